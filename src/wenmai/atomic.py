@@ -1,0 +1,79 @@
+"""Files that are either whole or not there: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from wenmai.errors import UserError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[str]]:
+    """An open text file that takes the place of ``path`` when the block ends without an error.
+
+    Raises:
+        UserError: the folder can't be written, or the disk is full.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file's content at once."""
+    with writing(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``path`` when the block ends without an error.
+
+    A folder can't be renamed over another one, so the old one is moved aside first; :func:`recover_folder` puts back
+    whichever is whole if the process dies between the two renames.
+    """
+    beside, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        recover_folder(path)
+        if path.exists():
+            path.rename(old)
+        beside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if path.exists():
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def recover_folder(path: Path) -> None:
+    """Undoes a replacement that was cut off between its two renames."""
+    old = path.with_name(f".{path.name}.old")
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(path)
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """The user's side of an error while writing."""
+    reason = error.strerror or str(error)
+    return UserError(f"{path}: can't be written: {reason}; free some space or choose another output folder")
