@@ -1,0 +1,130 @@
+"""One decision about a whole row: a label, several labels, or a number."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+
+from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
+from wenmai.heads.pooling import Pooling, pool
+
+
+class PooledRow(nn.Module):
+    """Hidden states to the vector that a decision about the row is made from.
+
+    Args:
+        hidden_size: H.
+        pooling: how T vectors become one.
+        dropout: rate on the result, training only.
+        hidden_layer: whether a dense layer with tanh follows the pooling, as BERT's pooler does; fresh ones
+            learn slower from few examples, so embeddings that are already sentence vectors do better without.
+    """
+
+    def __init__(self, hidden_size: int, *, pooling: Pooling, dropout: float, hidden_layer: bool):
+        super().__init__()
+        self.pooling = pooling
+        self.dense = linear(hidden_size, hidden_size) if hidden_layer else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        """(B, H)."""
+        row_BH = pool(hidden_BTH, mask_BT, self.pooling)
+        if self.dense is not None:
+            row_BH = torch.tanh(self.dense(row_BH))
+        dropped: Tensor = self.dropout(row_BH)
+        return dropped
+
+
+class ClassificationHead(Head):
+    """One label a row (softmax), or any number of labels a row (one sigmoid a label).
+
+    Outputs:
+        ``logits`` (B, L).
+
+    Targets:
+        single-label: ``label`` (B,), the id or IGNORE. The loss is cross-entropy, the count labelled rows.
+        multi-label: ``labels`` (B, N, 1), the ids that hold, padded with IGNORE; a row of padding only has no
+        label, which is an answer. The loss is binary cross-entropy summed over L, the count rows: so the mean
+        over rows keeps its scale against the other heads' when labels are added.
+
+    Args:
+        hidden_size: H.
+        labels: L.
+        pooling, dropout, hidden_layer: see :class:`PooledRow`.
+        multi_label: see above.
+        label_smoothing: share of the target that is spread evenly over all labels (Szegedy et al. 2016); with
+            ``multi_label`` over holds and holds not.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        labels: int,
+        *,
+        pooling: Pooling,
+        dropout: float,
+        multi_label: bool = False,
+        hidden_layer: bool = False,
+        label_smoothing: float = 0.0,
+    ):
+        super().__init__()
+        self.multi_label = multi_label
+        self.label_smoothing = label_smoothing
+        self.row = PooledRow(hidden_size, pooling=pooling, dropout=dropout, hidden_layer=hidden_layer)
+        self.output = linear(hidden_size, labels)
+
+    def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
+        return {"logits": self.output(self.row(hidden_BTH, mask_BT))}
+
+    def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
+        logits_BL = widened(outputs["logits"])
+        if self.multi_label:
+            target_BL = multi_hot(batch["labels"], logits_BL.size(1)).to(logits_BL.dtype)
+            target_BL = target_BL * (1 - self.label_smoothing) + self.label_smoothing / 2
+            loss = binary_cross_entropy_with_logits(logits_BL, target_BL, reduction="sum")
+            return loss, logits_BL.size(0)
+        label_B = batch["label"]
+        loss = cross_entropy(
+            logits_BL, label_B, ignore_index=IGNORE, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+        return loss, int((label_B != IGNORE).sum())
+
+
+class RegressionHead(Head):
+    """A number a row, for similarities and ratings.
+
+    Outputs:
+        ``score`` (B,).
+
+    Targets:
+        ``score`` (B,), NaN where there is none. The loss is the squared error, the count rows with a score.
+
+    Args:
+        hidden_size: H.
+        pooling, dropout, hidden_layer: see :class:`PooledRow`.
+    """
+
+    def __init__(self, hidden_size: int, *, pooling: Pooling, dropout: float, hidden_layer: bool = False):
+        super().__init__()
+        self.row = PooledRow(hidden_size, pooling=pooling, dropout=dropout, hidden_layer=hidden_layer)
+        self.output = linear(hidden_size, 1)
+
+    def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
+        return {"score": self.output(self.row(hidden_BTH, mask_BT)).squeeze(-1)}
+
+    def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
+        predicted_B = widened(outputs["score"])
+        gold_B = batch["score"].to(predicted_B.dtype)
+        known_B = ~gold_B.isnan()
+        loss = mse_loss(predicted_B[known_B], gold_B[known_B], reduction="sum")
+        return loss, int(known_B.sum())
+
+
+def multi_hot(ids_BN1: Tensor, labels: int) -> Tensor:
+    """Lists of label ids padded with IGNORE -> (B, L) of booleans."""
+    ids_BN = ids_BN1.squeeze(-1)
+    # padding is written to one column too many, which is then cut off
+    column_BN = torch.where(ids_BN == IGNORE, labels, ids_BN)
+    hot = torch.zeros(ids_BN.size(0), labels + 1, dtype=torch.bool, device=ids_BN.device)
+    return hot.scatter(1, column_BN, True)[:, :labels]

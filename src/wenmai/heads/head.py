@@ -1,0 +1,74 @@
+"""What a head is: hidden states in, named outputs out, and a loss as a sum with its number of terms.
+
+Shape letters of all heads: B rows, T tokens, H hidden width, L labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Outputs = dict[str, Tensor]
+"""Named tensors, the first dimension B: exactly what export traces and what a task decodes."""
+
+IGNORE = -100
+"""The target id that no loss counts. The same number as ``wenmai.data.rows.IGNORE``, written again because
+heads and data do not import each other; it is also torch's own ``ignore_index``."""
+
+INITIAL_DEVIATION = 0.02
+"""Standard deviation of fresh linear weights, BERT's ``initializer_range``."""
+
+
+class Head(nn.Module, ABC):
+    """Turns the backbone's hidden states into outputs, and outputs into a loss. Tensors only."""
+
+    needs_whole_step: ClassVar[bool] = False
+    """The loss compares rows with each other (in-batch negatives): the loop shows it the outputs of the
+    whole optimizer step at once, so that micro-batches and processes do not change the result."""
+
+    token_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    """Per output, its dimensions that run over tokens: prediction cuts the padding off there, and export
+    leaves them free. Sizes can't tell: a batch of T = L + 2 tokens looks like a matrix of transitions."""
+
+    @abstractmethod
+    def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
+        """Outputs for prediction. Positions where ``mask_BT`` is 0 must not influence the others."""
+
+    def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
+        """Outputs for the loss; a head overrides this where the targets make them cheaper (masked LM)."""
+        outputs: Outputs = self(hidden_BTH, mask_BT)
+        return outputs
+
+    def evaluation_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
+        """Outputs for scoring rows with targets; a head overrides this where those of prediction are too
+        large to leave the device (masked LM)."""
+        outputs: Outputs = self(hidden_BTH, mask_BT)
+        return outputs
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
+        """The SUM of the loss terms (scalar) and their number; the loop divides once a step.
+
+        Without a single term the sum is 0, still part of the graph, and the number is 0.
+
+        Args:
+            outputs: of :meth:`training_outputs`.
+            batch: ``attention_mask`` and the targets, as :func:`wenmai.data.rows.collate` makes them.
+        """
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A fresh linear layer: weights from N(0, 0.02²), biases 0, as BERT starts its heads."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=INITIAL_DEVIATION)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Half precision as fp32, fp32 and fp64 as they are: losses add many small terms."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,42 @@
+"""Many token vectors to one vector for the whole row."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wenmai.heads.head import widened
+
+Pooling = Literal["cls", "mean", "max"]
+
+
+def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
+    """One vector a row; padding has no part in it.
+
+    ``cls`` takes the first token: right for backbones whose pre-training used it (BERT), and the cheapest.
+    ``mean`` averages all tokens, special ones included: the usual choice for embeddings (Reimers & Gurevych
+    2019), and what E5 was trained with. ``max`` takes the largest value of every dimension: for labels that
+    one word decides.
+
+    Args:
+        hidden_BTH: hidden states of the backbone.
+        mask_BT: 1 for tokens, 0 for padding.
+        how: see above.
+
+    Returns:
+        (B, H) in the precision of ``hidden_BTH``; for ``mean`` and ``max``, zeros for a row of nothing but
+        padding.
+    """
+    if how == "cls":
+        return hidden_BTH[:, 0]
+    token_BT1 = mask_BT.bool()[..., None]
+    if how == "mean":
+        # filled, not multiplied by the mask: padding may hold anything, and NaN times 0 is NaN
+        total_BH = widened(hidden_BTH).masked_fill(~token_BT1, 0.0).sum(dim=1)
+        count_B1 = token_BT1.sum(dim=1).clamp(min=1)
+        return (total_BH / count_B1).to(hidden_BTH.dtype)
+    lowest = torch.finfo(hidden_BTH.dtype).min
+    highest_BH = hidden_BTH.masked_fill(~token_BT1, lowest).amax(dim=1)
+    return highest_BH.masked_fill(~token_BT1.any(dim=1), 0.0)

@@ -1,0 +1,248 @@
+"""What holds for every head: padding and batch mates change nothing, sums add up, precision, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wenmai.data import rows
+from wenmai.heads.classification import ClassificationHead, RegressionHead
+from wenmai.heads.contrastive import ContrastiveHead
+from wenmai.heads.crf import CRFHead
+from wenmai.heads.global_pointer import MASKED, GlobalPointerHead
+from wenmai.heads.head import IGNORE, Head
+from wenmai.heads.masked_lm import MaskedLMHead
+from wenmai.heads.tagging import TaggingHead
+
+H, L = 8, 3
+LENGTHS = [6, 2, 4, 5]
+Targets = Callable[[np.random.Generator, int], dict[str, rows.Target]]
+
+BIO = np.ones((L + 2, L), dtype=bool)
+BIO[0, 2] = BIO[L, 2] = False
+
+
+def tags(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """Content between two special tokens; a row of length 2 is an empty text."""
+    return {"tags": [IGNORE, *rng.integers(0, 2, length - 2).tolist(), IGNORE]}
+
+
+def spans(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    ends = np.sort(rng.integers(1, length - 1, (length - 2, 2)), axis=1)
+    return {"spans": np.column_stack([ends, rng.integers(0, L, length - 2)])}
+
+
+def label_list(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    return {"labels": rng.permutation(L)[: length % 3].reshape(-1, 1)}
+
+
+def originals(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    return {"original": [IGNORE if i % 3 == 0 else int(i) for i in range(length)]}
+
+
+@dataclass(frozen=True)
+class Case:
+    build: Callable[[], Head]
+    targets: Targets
+
+
+def label(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    return {"label": int(rng.integers(L))}
+
+
+def score(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    return {"score": float(rng.normal())}
+
+
+def pair(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    return {"role": int(length in (2, 5)), "group": int(length in (2, 6))}
+
+
+CASES = {
+    "cls": Case(lambda: ClassificationHead(H, L, pooling="cls", dropout=0.1, label_smoothing=0.1), label),
+    "mean": Case(lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, hidden_layer=True), label),
+    "max": Case(lambda: ClassificationHead(H, L, pooling="max", dropout=0.1), label),
+    "multi_label": Case(
+        lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, multi_label=True), label_list
+    ),
+    "regression": Case(lambda: RegressionHead(H, pooling="mean", dropout=0.1), score),
+    "tagging": Case(lambda: TaggingHead(H, L, dropout=0.1), tags),
+    "crf": Case(lambda: CRFHead(H, L, dropout=0.1), tags),
+    "crf_bio": Case(lambda: CRFHead(H, L, dropout=0.1, allowed=BIO), tags),
+    "efficient_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, dropout=0.1), spans),
+    "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
+    "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
+    "masked_lm": Case(lambda: MaskedLMHead(H, nn.Parameter(torch.randn(7, H))), originals),
+}
+ADDING = [name for name in CASES if name != "contrastive"]
+
+
+@dataclass
+class Made:
+    """A head with sizeable random parameters, and the rows' hidden states and targets."""
+
+    head: Head
+    hidden: list[Tensor]
+    rows: list[rows.Row]
+
+    def batch(self, chosen: list[int], extra: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The chosen rows, padded by ``extra`` more tokens than needed, with noise where padding is."""
+        batch = rows.collate([self.rows[i] for i in chosen], pad_id=0)
+        for key, tensor in batch.items():
+            if tensor.dim() == 2:
+                fill = IGNORE if key in self.rows[0].targets else 0
+                batch[key] = nn.functional.pad(tensor, (0, extra), value=fill)
+            elif tensor.dim() == 3:
+                batch[key] = nn.functional.pad(tensor, (0, 0, 0, extra), value=IGNORE)
+        hidden = torch.randn(*batch["attention_mask"].shape, H, dtype=torch.float64) * 50
+        for row, i in zip(hidden, chosen, strict=True):
+            row[: len(self.hidden[i])] = self.hidden[i]
+        return hidden, batch
+
+    def loss(self, chosen: list[int], extra: int = 0) -> tuple[Tensor, int]:
+        hidden, batch = self.batch(chosen, extra)
+        outputs = self.head.training_outputs(hidden, batch["attention_mask"], batch)
+        return self.head.loss(outputs, batch)
+
+
+@pytest.fixture(params=CASES)
+def made(request: pytest.FixtureRequest) -> Made:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    case = CASES[request.param]
+    head = case.build().double().eval()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    if isinstance(head, MaskedLMHead):
+        head._tied[0].data = head._tied[0].data.double()
+    made_rows = [rows.Row(inputs={"input_ids": [1] * n}, targets=case.targets(rng, n)) for n in LENGTHS]
+    return Made(head, [torch.randn(n, H, dtype=torch.float64) for n in LENGTHS], made_rows)
+
+
+adding = pytest.mark.parametrize("made", ADDING, indirect=True)
+
+
+def real_part(head: Head, name: str, output: Tensor, length: int) -> Tensor:
+    """One row's output without what stands at padding."""
+    for axis in head.token_axes.get(name, ()):
+        output = output.narrow(axis - 1, 0, length)
+    return output
+
+
+def test_ignored_id_is_the_one_that_batches_are_padded_with():
+    assert IGNORE == rows.IGNORE
+
+
+def test_padding_and_batch_mates_change_no_output(made: Made):
+    hidden, batch = made.batch([0, 1, 2, 3], extra=3)
+    together = made.head(hidden, batch["attention_mask"])
+    for i, length in enumerate(LENGTHS):
+        hidden, batch = made.batch([i])
+        alone = made.head(hidden, batch["attention_mask"])
+        assert alone.keys() == together.keys()
+        for name, output in together.items():
+            assert len(output) == len(LENGTHS)
+            found = real_part(made.head, name, output[i], length)
+            torch.testing.assert_close(found, alone[name][0], atol=1e-10, rtol=0)
+
+
+def test_token_axes_are_all_the_axes_that_grow_with_the_row(made: Made):
+    def shapes(extra: int) -> dict[str, torch.Size]:
+        hidden, batch = made.batch([0, 1], extra)
+        return {name: out.shape for name, out in made.head(hidden, batch["attention_mask"]).items()}
+
+    short, long = shapes(0), shapes(7)
+    grown = {name: tuple(i for i, n in enumerate(short[name]) if long[name][i] == n + 7) for name in short}
+    assert grown == {name: tuple(made.head.token_axes.get(name, ())) for name in short}
+
+
+def test_padding_changes_neither_loss_nor_gradients(made: Made):
+    results = []
+    for extra in (0, 4):
+        made.head.zero_grad()
+        loss, count = made.loss([0, 1, 2, 3], extra)
+        loss.backward()
+        results.append((loss.item(), count, [p.grad.clone() for p in made.head.parameters()]))
+    (loss, count, gradients), (padded_loss, padded_count, padded_gradients) = results
+    assert (padded_loss, padded_count) == (pytest.approx(loss, abs=1e-10), count)
+    assert loss > 0 and count > 0
+    for one, other in zip(gradients, padded_gradients, strict=True):
+        assert torch.isfinite(one).all()
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=0)
+
+
+@adding
+@pytest.mark.parametrize("parts", [[[0], [1], [2], [3]], [[0, 1], [2, 3]], [[3, 1, 0], [2]]])
+def test_loss_of_a_batch_is_the_sum_over_its_parts(made: Made, parts: list[list[int]]):
+    loss, count = made.loss([0, 1, 2, 3])
+    pieces = [made.loss(part) for part in parts]
+    assert not made.head.needs_whole_step
+    torch.testing.assert_close(sum(piece for piece, _ in pieces), loss, atol=1e-10, rtol=0)
+    assert sum(number for _, number in pieces) == count
+
+
+@pytest.mark.parametrize("made", ["contrastive"], indirect=True)
+def test_contrastive_loss_is_no_sum_over_parts_and_says_so(made: Made):
+    pieces = [made.loss(part)[0] for part in ([0, 1], [2, 3])]
+    assert made.head.needs_whole_step
+    assert sum(pieces).item() < made.loss([0, 1, 2, 3])[0].item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_half_precision_outputs_give_a_full_precision_loss(made: Made, dtype: torch.dtype):
+    exact = made.loss([0, 1, 2, 3])[0].item()
+    made.head.to(dtype)
+    if isinstance(made.head, MaskedLMHead):
+        made.head._tied[0].data = made.head._tied[0].data.to(dtype)
+    made.hidden = [tensor.to(dtype) for tensor in made.hidden]
+    hidden, batch = made.batch([0, 1, 2, 3])
+    outputs = made.head.training_outputs(hidden.to(dtype), batch["attention_mask"], batch)
+    loss, _ = made.head.loss(outputs, batch)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact, rel=1e-4 if dtype == torch.float32 else 0.2)
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in made.head.parameters())
+
+
+def test_autocast_gives_finite_losses(made: Made):
+    made.head.float().train()
+    if isinstance(made.head, MaskedLMHead):
+        made.head._tied[0].data = made.head._tied[0].data.float()
+    hidden, batch = made.batch([0, 1, 2, 3])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = made.head.training_outputs(hidden.float(), batch["attention_mask"], batch)
+        loss, _ = made.head.loss(outputs, batch)
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+
+
+class AsArguments(nn.Module):
+    """torch.export names dynamic axes per argument."""
+
+    def __init__(self, head: Head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        return self.head(hidden, mask)
+
+
+def test_export_is_exact_for_other_sizes(made: Made):
+    hidden, batch = made.batch([0, 1])
+    free = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    program = torch.export.export(
+        AsArguments(made.head), (hidden, batch["attention_mask"]), dynamic_shapes=(free, free), strict=False
+    ).module()
+    hidden, batch = made.batch([0, 1, 2], extra=5)
+    expected = made.head(hidden, batch["attention_mask"])
+    for name, output in program(hidden, batch["attention_mask"]).items():
+        torch.testing.assert_close(output, expected[name], atol=1e-10, rtol=0)
+
+
+def test_masked_scores_survive_half_precision():
+    assert torch.tensor(MASKED, dtype=torch.float16).isfinite() and np.exp(MASKED) == 0.0

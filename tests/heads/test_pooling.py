@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wenmai.heads.pooling import pool
+
+HIDDEN = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]]])
+MASK = torch.tensor([[1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [("cls", [1.0, -4.0]), ("mean", [2.0, -3.0]), ("max", [3.0, -2.0])]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_by_hand_in_every_precision(how, expected, dtype):
+    pooled = pool(HIDDEN.to(dtype), MASK, how)
+    assert pooled.dtype == dtype
+    assert pooled.tolist() == [expected]
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_what_stands_in_padding_is_of_no_account(how):
+    spoiled = HIDDEN.clone()
+    spoiled[0, 2] = torch.nan
+    assert torch.equal(pool(spoiled, MASK, how), pool(HIDDEN, MASK, how))
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_row_of_padding_is_zero(how):
+    assert pool(HIDDEN, torch.zeros(1, 3), how).tolist() == [[0.0, 0.0]]
+
+
+def test_mean_of_many_half_precision_values_is_summed_in_fp32():
+    hidden = torch.ones(1, 4096, 1, dtype=torch.float16) * 100
+    assert pool(hidden, torch.ones(1, 4096), "mean").item() == 100
