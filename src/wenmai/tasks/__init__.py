@@ -1,0 +1,16 @@
+"""One file per task; this dict is the only registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wenmai.tasks.masked_lm import MaskedLM
+from wenmai.tasks.ner import Ner
+from wenmai.tasks.task import Task
+from wenmai.tasks.text_classification import TextClassification
+from wenmai.tasks.text_embedding import TextEmbedding
+from wenmai.tasks.text_matching import TextMatching
+
+TASKS: dict[str, type[Task[Any, Any]]] = {
+    task.name: task for task in (TextClassification, TextMatching, Ner, TextEmbedding, MaskedLM)
+}

@@ -1,0 +1,139 @@
+"""Masked language modelling (Devlin et al. 2019) with masks drawn anew each epoch (Liu et al. 2019).
+
+Of the chosen tokens 80 % become the mask token, 10 % a random token, 10 % stay. With ``whole_words`` all tokens of a
+word are chosen together (Cui et al. 2021), the words coming from a segmenter and not from touching offsets, because
+Chinese words always touch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from wenmai.backbones.load import Backbone
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.data.rows import IGNORE, Row
+from wenmai.errors import UserError
+from wenmai.heads.head import Head
+from wenmai.heads.masked_lm import MaskedLMHead
+from wenmai.metrics.language_model import language_model_scores
+from wenmai.metrics.scores import Scores
+from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.windows import window_rows
+from wenmai.text.words import segment_words
+
+MASKED, RANDOM = 0.8, 0.1
+
+
+class MaskedLMExample(Example):
+    """``{"text"}``."""
+
+    text: str
+
+    @property
+    def length(self) -> int:
+        return len(self.text)
+
+
+class MaskedLMConfig(TaskConfig):
+    name: Literal["masked_lm"] = "masked_lm"
+    mask_share: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens to predict")
+    whole_words: bool = Field(default=False, description="choose all tokens of a word together")
+
+
+class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
+    name = "masked_lm"
+    primary_metric = "negative_loss"
+    Example = MaskedLMExample
+    Config = MaskedLMConfig
+
+    def as_example(self, item: Any) -> MaskedLMExample:
+        if isinstance(item, str):
+            return MaskedLMExample(text=item)
+        if isinstance(item, Mapping) and isinstance(item.get("text"), str):
+            return MaskedLMExample(text=item["text"], id=item.get("id"))
+        raise UserError(f"masked_lm reads a text or {{'text': ...}}, not {item!r}")
+
+    def featurize(self, example: MaskedLMExample, tokenizer: Tokenizer) -> list[Row]:
+        rows = window_rows(
+            tokenizer.encode(example.text), tokenizer, max_length=self.config.max_length, overlap=0
+        )
+        for row in rows:
+            row.targets["original"] = [IGNORE] * len(row)
+        if self.config.whole_words:
+            words = np.zeros(len(example.text) + 1, dtype=np.int64)
+            for number, (start, end) in enumerate(segment_words(example.text)):
+                words[start:end] = number
+            for row in rows:
+                first, stop = row.content
+                inside = range(first, stop)
+                row.words = [int(words[row.offsets[i][0]]) if i in inside else -1 for i in range(len(row))]
+        return rows
+
+    def augment(self, row: Row, rng: np.random.Generator, tokenizer: Tokenizer) -> Row:
+        first, stop = row.content
+        chosen = first + self._choose(row, rng)
+        ids = np.array(row.inputs["input_ids"])
+        original = np.full(len(row), IGNORE)
+        original[chosen] = ids[chosen]
+        fate = rng.random(len(chosen))
+        if tokenizer.mask_id is None:
+            raise UserError("masked_lm needs a tokenizer with a mask token, this backbone's has none")
+        ids[chosen[fate < MASKED]] = tokenizer.mask_id
+        random = chosen[(fate >= MASKED) & (fate < MASKED + RANDOM)]
+        ids[random] = tokenizer.random_ids(rng, len(random))
+        return Row(
+            inputs={**row.inputs, "input_ids": ids.tolist()},
+            targets={"original": original.tolist()},
+            offsets=row.offsets,
+            content=row.content,
+            window=row.window,
+        )
+
+    def _choose(self, row: Row, rng: np.random.Generator) -> np.ndarray:
+        """Positions, from the first content token, of about ``mask_share`` of the content tokens; at least one."""
+        count = row.content[1] - row.content[0]
+        if count == 0:
+            return np.zeros(0, dtype=np.int64)
+        # the fraction left over by rounding is drawn, so that short rows keep the share on average
+        wanted = max(1, int(count * self.config.mask_share + rng.random()))
+        if not row.words:
+            return np.sort(rng.permutation(count)[:wanted])
+        words = np.array(row.words[row.content[0] : row.content[1]])
+        order = rng.permutation(np.unique(words))
+        rank = {int(word): place for place, word in enumerate(order)}
+        place = np.array([rank[int(word)] for word in words])
+        sizes = np.cumsum(np.bincount(place))
+        # the last word is taken when that brings the number nearer to the wanted one
+        stop = int(np.searchsorted(sizes, wanted))
+        under = sizes[stop - 1] if stop else 0
+        stop += int(stop == 0 or sizes[stop] - wanted <= wanted - under)
+        return np.flatnonzero(place < stop)
+
+    def evaluation_rows(self, example: MaskedLMExample, tokenizer: Tokenizer) -> list[Row]:
+        rng = np.random.default_rng(zlib.crc32(example.text.encode()))
+        return [self.augment(row, rng, tokenizer) for row in self.featurize(example, tokenizer)]
+
+    def build_head(self, backbone: Backbone) -> Head:
+        return MaskedLMHead(backbone.hidden_size, backbone.word_embeddings.weight)
+
+    def decode(
+        self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: MaskedLMExample
+    ) -> Prediction:
+        return {
+            "text": example.text,
+            "loss": round(float(sum(out["loss"].sum() for out in outputs)), 6),
+            "tokens": int(sum(out["counted"].sum() for out in outputs)),
+            "right": int(sum(out["right"].sum() for out in outputs)),
+        }
+
+    def score(self, examples: Sequence[MaskedLMExample], predictions: Sequence[Prediction]) -> Scores:
+        return language_model_scores(
+            [p["loss"] for p in predictions],
+            [p["tokens"] for p in predictions],
+            [p["right"] for p in predictions],
+        )

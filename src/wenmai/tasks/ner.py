@@ -1,0 +1,294 @@
+"""Named entity recognition: flat (softmax or CRF over tags) or nested (GlobalPointer over token pairs).
+
+Entities come in and go out as characters of the original text. In between stand tokens: the tokenizer's pieces, or one
+token a character where pieces span several characters and would straddle entity borders. An entity that the tokens
+can't express is reported by :meth:`Ner.lost_labels`, never moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wenmai.backbones.load import Backbone
+from wenmai.backbones.tokenizer import Encoding, Tokenizer
+from wenmai.data.rows import IGNORE, Row
+from wenmai.errors import UserError
+from wenmai.heads.crf import CRFHead
+from wenmai.heads.global_pointer import GlobalPointerHead
+from wenmai.heads.head import Head
+from wenmai.heads.tagging import TaggingHead
+from wenmai.metrics.scores import Scores
+from wenmai.metrics.spans import span_confusion, span_scores, span_scores_by
+from wenmai.tasks.span_decoding import decode_nested, decode_tags
+from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.windows import window_rows
+from wenmai.text.spans import Span, TokenAligner
+from wenmai.text.tags import allowed_transitions, label_tags, tags_from_spans
+
+ENTITY_LENGTHS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (7, 10), (11, None))
+
+
+class Entity(BaseModel):
+    """``text``, where the file gives it, must be what stands at these characters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: int
+    end: int
+    label: str = Field(min_length=1)
+    text: str | None = None
+
+
+class NerExample(Example):
+    """``{"text", "entities": [{"start", "end", "label"}]}``; no entities is ``[]``, unlabelled is no field at all."""
+
+    text: str
+    entities: tuple[Entity, ...] | None = None
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        for index, entity in enumerate(self.entities or ()):
+            where = f"entities[{index}] ({entity.label})"
+            if not 0 <= entity.start < entity.end:
+                raise ValueError(
+                    f"{where}: start {entity.start} and end {entity.end} are no range: "
+                    "need 0 <= start < end, end-exclusive"
+                )
+            if entity.end > len(self.text):
+                raise ValueError(
+                    f"{where}: end {entity.end} lies outside the text ({len(self.text)} characters); "
+                    "offsets count characters, not bytes or tokens"
+                )
+            surface = self.text[entity.start : entity.end]
+            if entity.text is not None and entity.text != surface:
+                raise ValueError(
+                    f"{where}: the text at {entity.start}:{entity.end} is {surface!r}, not {entity.text!r}: "
+                    "correct the offsets (is the end inclusive? set data.end_inclusive)"
+                )
+        return self
+
+    @property
+    def labelled(self) -> bool:
+        return self.entities is not None
+
+    @property
+    def length(self) -> int:
+        return len(self.text)
+
+    @property
+    def spans(self) -> list[Span]:
+        return [Span(entity.start, entity.end, entity.label) for entity in self.entities or ()]
+
+
+class NerConfig(TaskConfig):
+    name: Literal["ner"] = "ner"
+    head: Literal["crf", "softmax", "global_pointer"] = Field(
+        default="crf", description="global_pointer scores every pair of tokens and can find nested entities"
+    )
+    nested: bool = Field(default=False, description="entities may lie inside each other or overlap")
+    tagging: Literal["BIO", "BIOES"] = Field(default="BIO", description="tags of the crf and softmax heads")
+    tokens: Literal["auto", "characters", "pieces"] = Field(
+        default="auto", description="auto: characters where the tokenizer's pieces span several of them"
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    window_overlap: int = Field(default=48, ge=0, description="tokens that neighbouring windows share")
+
+    @model_validator(mode="after")
+    def _nested_needs_pairs(self) -> Self:
+        if self.nested and self.head != "global_pointer":
+            raise ValueError(f"nested: true needs head: global_pointer; head {self.head!r} gives one tag a token")
+        return self
+
+
+class Ner(Task[NerExample, NerConfig]):
+    name = "ner"
+    primary_metric = "f1"
+    Example = NerExample
+    Config = NerConfig
+
+    def __init__(self, config: NerConfig, labels: Sequence[str]):
+        super().__init__(config, labels)
+        self.tags = label_tags(self.labels, config.tagging)
+        self.tag_ids = {tag: i for i, tag in enumerate(self.tags)}
+        self.allowed = allowed_transitions(self.tags)
+
+    @classmethod
+    def collect_labels(cls, config: NerConfig, examples: Iterable[NerExample]) -> list[str]:
+        labels = sorted({entity.label for example in examples for entity in example.entities or ()})
+        if not labels:
+            raise UserError("ner needs entities, the training set has none: check the data's format and columns")
+        return labels
+
+    def label_problems(self, example: NerExample) -> list[str]:
+        return [
+            f"entities[{i}]: label {entity.label!r} does not occur in the training set, which has {self.labels}"
+            for i, entity in enumerate(example.entities or ())
+            if entity.label not in self.label_ids
+        ]
+
+    def as_example(self, item: Any) -> NerExample:
+        if isinstance(item, str):
+            return NerExample(text=item)
+        if isinstance(item, Mapping) and isinstance(item.get("text"), str):
+            return NerExample(text=item["text"], id=item.get("id"))
+        raise UserError(f"ner predicts for a text or {{'text': ...}}, not for {item!r}")
+
+    def encode(self, text: str, tokenizer: Tokenizer) -> Encoding:
+        characters = self.config.tokens == "characters" or (
+            self.config.tokens == "auto" and tokenizer.pieces_span_characters
+        )
+        return tokenizer.encode(text, characters=characters)
+
+    def featurize(self, example: NerExample, tokenizer: Tokenizer) -> list[Row]:
+        encoding = self.encode(example.text, tokenizer)
+        rows = window_rows(
+            encoding, tokenizer, max_length=self.config.max_length, overlap=self.config.window_overlap
+        )
+        if example.labelled:
+            spans, _ = self._token_spans(example, encoding)
+            for row in rows:
+                if self.config.head == "global_pointer":
+                    row.targets["spans"] = self._pairs(row, spans)
+                else:
+                    row.targets["tags"] = self._tags(row, spans)
+        return rows
+
+    def build_head(self, backbone: Backbone) -> Head:
+        if self.config.head == "global_pointer":
+            return GlobalPointerHead(backbone.hidden_size, len(self.labels), dropout=self.config.dropout)
+        if self.config.head == "crf":
+            return CRFHead(
+                backbone.hidden_size, len(self.tags), dropout=self.config.dropout, allowed=self.allowed
+            )
+        return TaggingHead(backbone.hidden_size, len(self.tags), dropout=self.config.dropout)
+
+    def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: NerExample) -> Prediction:
+        if self.config.head == "global_pointer":
+            found = decode_nested(outputs, rows, self.labels, nested=self.config.nested)
+        else:
+            found = decode_tags(outputs, rows, self.tags, self.allowed, self.config.tagging)
+        entities = [
+            {
+                "start": span.start,
+                "end": span.end,
+                "label": span.label,
+                "text": example.text[span.start : span.end],
+                "score": round(score, 6),
+            }
+            for span, score in found
+        ]
+        return {"text": example.text, "entities": entities}
+
+    def score(self, examples: Sequence[NerExample], predictions: Sequence[Prediction]) -> Scores:
+        return span_scores([example.spans for example in examples], predicted_spans(predictions), self.labels)
+
+    def breakdowns(
+        self, examples: Sequence[NerExample], predictions: Sequence[Prediction], known: frozenset[str]
+    ) -> dict[str, dict[str, Scores]]:
+        gold, predicted = [example.spans for example in examples], predicted_spans(predictions)
+        cuts = {"entity_length": span_scores_by(gold, predicted, lambda _, span: length_group(span))}
+        if known:
+
+            def group(index: int, span: Span) -> str:
+                surface = examples[index].text[span.start : span.end]
+                return "seen" if f"{span.label}\t{surface}" in known else "unseen"
+
+            cuts["seen"] = span_scores_by(gold, predicted, group)
+        return cuts
+
+    def inventory(self, examples: Iterable[NerExample]) -> set[str]:
+        return {
+            f"{span.label}\t{example.text[span.start : span.end]}"
+            for example in examples
+            for span in example.spans
+        }
+
+    def confusion(
+        self, examples: Sequence[NerExample], predictions: Sequence[Prediction]
+    ) -> tuple[list[str], NDArray[np.int64]] | None:
+        gold = [example.spans for example in examples]
+        return span_confusion(gold, predicted_spans(predictions), self.labels)
+
+    def confidences(
+        self, examples: Sequence[NerExample], predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+        scores, right = [], []
+        for example, prediction in zip(examples, predictions, strict=True):
+            gold = set(example.spans)
+            for entity in prediction["entities"]:
+                scores.append(entity["score"])
+                right.append(Span(entity["start"], entity["end"], entity["label"]) in gold)
+        return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
+
+    def lost_labels(self, example: NerExample, tokenizer: Tokenizer) -> list[str]:
+        encoding = self.encode(example.text, tokenizer)
+        spans, lost = self._token_spans(example, encoding)
+        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        lost += [
+            f"an entity of {span.end - span.start} tokens ({span.label}) is longer than a window of {room} tokens"
+            for span in spans
+            if span.end - span.start > room
+        ]
+        return lost
+
+    def _token_spans(self, example: NerExample, encoding: Encoding) -> tuple[list[Span], list[str]]:
+        """The gold spans in tokens, and a sentence for each that can't be expressed."""
+        aligner = TokenAligner(encoding.offsets)
+        spans: list[Span] = []
+        lost = []
+        taken = np.zeros(len(encoding), dtype=bool)
+        # the outermost of overlapping entities is kept where only one tag a token is possible
+        for span in sorted(set(example.spans), key=lambda s: (s.start - s.end, s.start)):
+            if span.label not in self.label_ids:
+                continue
+            named = f"{example.text[span.start : span.end]!r} at {span.start}:{span.end} ({span.label})"
+            found = aligner.to_tokens(span.start, span.end)
+            if found is None:
+                lost.append(f"{named} begins or ends inside a token: set task.tokens: characters")
+            elif not self.config.nested and taken[found[0] : found[1]].any():
+                lost.append(
+                    f"{named} overlaps another entity: set task.nested: true and task.head: global_pointer"
+                )
+            else:
+                taken[found[0] : found[1]] = True
+                spans.append(Span(*found, span.label))
+        return sorted(spans), lost
+
+    def _tags(self, row: Row, spans: Sequence[Span]) -> list[int]:
+        """Tag ids; special tokens, and tokens of entities that the window cuts through, do not count."""
+        first, stop = row.content
+        begin, end = row.window, row.window + stop - first
+        inside = [Span(s.start - begin, s.end - begin, s.label) for s in spans if begin <= s.start and s.end <= end]
+        ids = [self.tag_ids[tag] for tag in tags_from_spans(inside, end - begin, self.config.tagging)]
+        for span in spans:
+            if span.start < begin < span.end or span.start < end < span.end:
+                for at in range(max(span.start, begin), min(span.end, end)):
+                    ids[at - begin] = IGNORE
+        return [IGNORE] * first + ids + [IGNORE] * (len(row) - stop)
+
+    def _pairs(self, row: Row, spans: Sequence[Span]) -> NDArray[np.int64]:
+        first, stop = row.content
+        begin, end = row.window, row.window + stop - first
+        pairs = [
+            (s.start - begin + first, s.end - begin + first - 1, self.label_ids[s.label])
+            for s in spans
+            if begin <= s.start and s.end <= end
+        ]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 3)
+
+
+def predicted_spans(predictions: Sequence[Prediction]) -> list[list[Span]]:
+    return [[Span(e["start"], e["end"], e["label"]) for e in p["entities"]] for p in predictions]
+
+
+def length_group(span: Span) -> str:
+    length = span.end - span.start
+    for low, high in ENTITY_LENGTHS:
+        if high is None or length <= high:
+            return f"{low}+" if high is None else str(low) if low == high else f"{low}-{high}"
+    raise AssertionError(length)

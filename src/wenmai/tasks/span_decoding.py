@@ -1,0 +1,91 @@
+"""Head outputs of all windows of a text to spans of its characters, each once, with a confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wenmai.data.rows import Row
+from wenmai.heads.global_pointer import decode_spans
+from wenmai.heads.viterbi import Allowed, best_tags, sequence_marginals, tag_probabilities, viterbi
+from wenmai.tasks.task import RowOutputs
+from wenmai.tasks.windows import merge_windows
+from wenmai.text.spans import Span, to_character_span
+from wenmai.text.tags import spans_from_tags
+
+Found = list[tuple[Span, float]]
+
+
+def decode_tags(
+    outputs: Sequence[RowOutputs], rows: Sequence[Row], tags: Sequence[str], allowed: Allowed, scheme: str
+) -> Found:
+    """Spans from tag scores: the windows are merged first, then the best path through the whole text is taken.
+
+    Args:
+        outputs: per row ``logits`` (T, L) and, from a CRF, ``transitions`` (L + 2, L).
+        allowed: which tags may follow each other; a path never breaks it.
+
+    Returns:
+        spans of characters in order, with the mean probability of their tags.
+    """
+    logits_TL, offsets = merge_windows([out["logits"] for out in outputs], rows)
+    if not len(logits_TL):
+        return []
+    if "transitions" in outputs[0]:
+        transitions = outputs[0]["transitions"]
+        path, _ = viterbi(logits_TL, transitions)
+        probabilities_TL = sequence_marginals(logits_TL, transitions)
+    else:
+        path = best_tags(logits_TL, allowed)
+        probabilities_TL = tag_probabilities(logits_TL)
+    certainty_T = probabilities_TL[np.arange(len(path)), path]
+    spans = spans_from_tags([tags[i] for i in path], scheme=scheme, strict=True)
+    return [
+        (
+            Span(*to_character_span(span.start, span.end, offsets), span.label),
+            float(certainty_T[span.start : span.end].mean()),
+        )
+        for span in spans
+    ]
+
+
+def decode_nested(
+    outputs: Sequence[RowOutputs], rows: Sequence[Row], labels: Sequence[str], *, nested: bool
+) -> Found:
+    """Spans from scores of token pairs; a span that several windows hold is judged by the one where it stands freest.
+
+    Args:
+        outputs: per row ``logits`` (L, T, T).
+        nested: False keeps the best of overlapping spans.
+    """
+    bounds = [(row.window, row.window + row.content[1] - row.content[0]) for row in rows]
+    total = max(end for _, end in bounds)
+
+    def freedom(start: int, stop: int, window: int) -> int:
+        begin, end = bounds[window]
+        if start < begin or stop > end:
+            return -1
+        left = start - begin if begin > 0 else total
+        right = end - stop if end < total else total
+        return min(left, right)
+
+    found: dict[Span, float] = {}
+    for index, (out, row) in enumerate(zip(outputs, rows, strict=True)):
+        first, stop = row.content
+        for i, j, label, score in decode_spans(out["logits"][:, first:stop, first:stop]):
+            start, end = row.window + i, row.window + j + 1
+            here = freedom(start, end, index)
+            if any(freedom(start, end, other) > here for other in range(len(rows))):
+                continue
+            characters = to_character_span(first + i, first + j + 1, row.offsets)
+            probability = float(1 / (1 + np.exp(-score)))
+            span = Span(*characters, labels[label])
+            found[span] = max(found.get(span, 0.0), probability)
+    if nested:
+        return sorted(found.items())
+    kept: Found = []
+    for span, probability in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+        if all(span.end <= other.start or other.end <= span.start for other, _ in kept):
+            kept.append((span, probability))
+    return sorted(kept)

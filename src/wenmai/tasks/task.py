@@ -1,0 +1,158 @@
+"""The contract of a task: one file that knows everything about it, from the record in a file to the score.
+
+A task sees text and arrays only. Its head (``wenmai.heads``) sees tensors only. Both are written against this page:
+
+* an ``Example`` is one record of the user's file, validated; offsets are characters of its own text, end-exclusive
+* ``featurize`` turns it into rows of ids, usually one, several for long texts and for groups of texts
+* ``decode`` gets the head's outputs for these rows back and makes a prediction about the ORIGINAL text
+* ``score`` compares predictions with examples
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from wenmai.backbones.load import Backbone
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.data.rows import Row
+from wenmai.heads.head import Head
+from wenmai.metrics.scores import Scores
+
+Prediction = dict[str, Any]
+"""A JSON object: what ``predictions.jsonl`` holds a line of."""
+
+RowOutputs = dict[str, NDArray[np.float32]]
+"""A head's outputs for one row, without the batch dimension and without padding."""
+
+
+class Example(BaseModel):
+    """One record of the user's data. ``id`` is carried through to the prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | int | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the record holds what training and scoring need."""
+        return True
+
+    @property
+    def length(self) -> int:
+        """Characters, for slices by length."""
+        raise NotImplementedError(type(self).__name__)
+
+
+class TaskConfig(BaseModel):
+    """The ``task:`` section; every task adds its own keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    max_length: int = Field(default=256, ge=8, description="tokens of one row, special tokens included")
+
+
+E = TypeVar("E", bound=Example)
+C = TypeVar("C", bound=TaskConfig)
+
+
+class Task(ABC, Generic[E, C]):
+    """A task with its labels, ready to train, decode and score.
+
+    Args:
+        config: its section of the configuration.
+        labels: what :meth:`collect_labels` found in the training set, in the order of the head's outputs.
+    """
+
+    name: ClassVar[str]
+    primary_metric: str
+    """A key of the scores; higher is better."""
+    Example: ClassVar[type[Example]]
+    Config: ClassVar[type[TaskConfig]]
+    rows_stay_together: ClassVar[bool] = False
+    """All rows of an example go into the same batch (groups of texts); otherwise windows train one by one."""
+
+    def __init__(self, config: C, labels: Sequence[str]):
+        self.config = config
+        self.labels = list(labels)
+        self.label_ids = {label: i for i, label in enumerate(self.labels)}
+
+    @classmethod
+    def collect_labels(cls, config: C, examples: Iterable[E]) -> list[str]:
+        """The labels of the training set, sorted; nothing for tasks without labels."""
+        return []
+
+    def label_problems(self, example: E) -> list[str]:
+        """Labels of a dev or test example that training did not know, each as a sentence."""
+        return []
+
+    @abstractmethod
+    def as_example(self, item: Any) -> E:
+        """A text (or a pair, or a record without labels) that the user wants a prediction for.
+
+        Raises:
+            UserError: it is neither.
+        """
+
+    @abstractmethod
+    def featurize(self, example: E, tokenizer: Tokenizer) -> list[Row]:
+        """Rows for the backbone, with targets if the example is labelled. At least one row, also for empty text."""
+
+    def augment(self, row: Row, rng: np.random.Generator, tokenizer: Tokenizer) -> Row:
+        """The row as this epoch's training sees it; ``rng`` is keyed by (seed, epoch, example, row)."""
+        return row
+
+    def evaluation_rows(self, example: E, tokenizer: Tokenizer) -> list[Row]:
+        """The rows that a labelled example is scored by; the same in every evaluation."""
+        return self.featurize(example, tokenizer)
+
+    @abstractmethod
+    def build_head(self, backbone: Backbone) -> Head: ...
+
+    @abstractmethod
+    def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: E) -> Prediction:
+        """The prediction from the outputs of all rows of one example: torch, ONNX and the server alike."""
+
+    @abstractmethod
+    def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Scores:
+        """Examples and predictions in the same order; its values hold ``primary_metric``."""
+
+    def breakdowns(
+        self, examples: Sequence[E], predictions: Sequence[Prediction], known: frozenset[str]
+    ) -> dict[str, dict[str, Scores]]:
+        """Cuts that are the task's own, beside the slices by text length: name -> group -> scores.
+
+        Args:
+            known: the :meth:`inventory` of the training set; empty if it is not at hand.
+        """
+        return {}
+
+    def inventory(self, examples: Iterable[E]) -> set[str]:
+        """What a model could have learned by heart (label and surface of entities): seen and unseen are scored apart."""
+        return set()
+
+    def confusion(
+        self, examples: Sequence[E], predictions: Sequence[Prediction]
+    ) -> tuple[list[str], NDArray[np.int64]] | None:
+        """Names and counts (gold, predicted), or None where the task has no classes to mistake for each other."""
+        return None
+
+    def confidences(
+        self, examples: Sequence[E], predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+        """Scores of what was predicted and whether it was right, for calibration; None without scores."""
+        return None
+
+    def lost_labels(self, example: E, tokenizer: Tokenizer) -> list[str]:
+        """What of the gold labels the rows can't express (spans inside a token, text cut off), each as a sentence."""
+        return []
+
+    def meta(self) -> Mapping[str, Any]:
+        """The task as JSON, for the bundle."""
+        return {"name": self.name, "config": self.config.model_dump(mode="json"), "labels": self.labels}

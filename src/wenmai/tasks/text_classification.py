@@ -1,0 +1,210 @@
+"""Text classification: one label a text, or any number of labels.
+
+A text longer than ``max_length`` is read in overlapping windows: in training each window carries the text's labels, at
+prediction the windows' logits are averaged, weighted by their tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from wenmai.backbones.load import Backbone
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.data.rows import Row
+from wenmai.errors import UserError
+from wenmai.heads.classification import ClassificationHead
+from wenmai.heads.head import Head
+from wenmai.metrics.classification import classification_scores, confusion_matrix, multilabel_scores
+from wenmai.metrics.scores import Scores
+from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.windows import window_rows
+
+
+def as_label(value: object) -> object:
+    """Class numbers are names too: 1 -> "1"."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class TextClassificationExample(Example):
+    """``{"text", "label"}`` or ``{"text", "labels": [...]}``."""
+
+    text: str
+    label: str | None = None
+    labels: tuple[str, ...] | None = None
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _label(cls, value: object) -> object:
+        return as_label(value)
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels(cls, value: object) -> object:
+        return tuple(as_label(item) for item in value) if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.label is not None and self.labels is not None:
+            raise ValueError("has both 'label' and 'labels': give one label, or a list of labels")
+        return self
+
+    @property
+    def labelled(self) -> bool:
+        return self.label is not None or self.labels is not None
+
+    @property
+    def length(self) -> int:
+        return len(self.text)
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        if self.labels is not None:
+            return self.labels
+        return () if self.label is None else (self.label,)
+
+
+class TextClassificationConfig(TaskConfig):
+    name: Literal["text_classification"] = "text_classification"
+    multi_label: bool = Field(default=False, description="any number of labels a text, each with its own threshold test")
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="multi_label: probability from which a label is given")
+    pooling: Literal["mean", "cls", "max"] = Field(default="mean", description="tokens to one vector")
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    long_text: Literal["windows", "truncate"] = Field(
+        default="windows", description="read all of a long text in windows, or only its beginning"
+    )
+    window_overlap: int = Field(default=32, ge=0, description="tokens that neighbouring windows share")
+
+
+class TextClassification(Task[TextClassificationExample, TextClassificationConfig]):
+    name = "text_classification"
+    Example = TextClassificationExample
+    Config = TextClassificationConfig
+
+    def __init__(self, config: TextClassificationConfig, labels: Sequence[str]):
+        super().__init__(config, labels)
+        self.primary_metric = "f1" if config.multi_label else "accuracy"
+
+    @classmethod
+    def collect_labels(
+        cls, config: TextClassificationConfig, examples: Iterable[TextClassificationExample]
+    ) -> list[str]:
+        labels = sorted({label for example in examples for label in example.all_labels})
+        if len(labels) < (1 if config.multi_label else 2):
+            raise UserError(
+                f"text_classification needs at least two labels, the training set has {labels}: "
+                "add examples of the other classes"
+            )
+        return labels
+
+    def label_problems(self, example: TextClassificationExample) -> list[str]:
+        problems = [
+            f"label {label!r} does not occur in the training set, which has {_shown(self.labels)}"
+            for label in example.all_labels
+            if label not in self.label_ids
+        ]
+        if not self.config.multi_label and example.labels is not None and len(example.labels) != 1:
+            problems.append(f"has {len(example.labels)} labels: set task.multi_label: true, or give one 'label'")
+        return problems
+
+    def as_example(self, item: Any) -> TextClassificationExample:
+        if isinstance(item, str):
+            return TextClassificationExample(text=item)
+        if isinstance(item, Mapping) and isinstance(item.get("text"), str):
+            return TextClassificationExample(text=item["text"], id=item.get("id"))
+        raise UserError(f"text_classification predicts for a text or {{'text': ...}}, not for {item!r}")
+
+    def featurize(self, example: TextClassificationExample, tokenizer: Tokenizer) -> list[Row]:
+        rows = window_rows(
+            tokenizer.encode(example.text),
+            tokenizer,
+            max_length=self.config.max_length,
+            overlap=self.config.window_overlap,
+        )
+        if self.config.long_text == "truncate":
+            rows = rows[:1]
+        if example.labelled:
+            ids = [self.label_ids[label] for label in example.all_labels if label in self.label_ids]
+            for row in rows:
+                if self.config.multi_label:
+                    row.targets["labels"] = np.array(ids, dtype=np.int64).reshape(-1, 1)
+                elif ids:
+                    row.targets["label"] = ids[0]
+        return rows
+
+    def build_head(self, backbone: Backbone) -> Head:
+        return ClassificationHead(
+            backbone.hidden_size,
+            len(self.labels),
+            pooling=self.config.pooling,
+            dropout=self.config.dropout,
+            multi_label=self.config.multi_label,
+            label_smoothing=self.config.label_smoothing,
+        )
+
+    def decode(
+        self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: TextClassificationExample
+    ) -> Prediction:
+        weights = np.array([max(1, row.content[1] - row.content[0]) for row in rows], dtype=np.float64)
+        logits_L = np.average([out["logits"].astype(np.float64) for out in outputs], axis=0, weights=weights)
+        prediction: Prediction = {"text": example.text}
+        if self.config.multi_label:
+            probabilities = 1 / (1 + np.exp(-logits_L))
+            chosen = [i for i in np.argsort(-probabilities) if probabilities[i] >= self.config.threshold]
+            prediction["labels"] = [self.labels[i] for i in chosen]
+        else:
+            probabilities = softmax(logits_L)
+            best = int(probabilities.argmax())
+            prediction["label"] = self.labels[best]
+            prediction["score"] = round(float(probabilities[best]), 6)
+        prediction["scores"] = {
+            label: round(float(value), 6) for label, value in zip(self.labels, probabilities, strict=True)
+        }
+        return prediction
+
+    def score(
+        self, examples: Sequence[TextClassificationExample], predictions: Sequence[Prediction]
+    ) -> Scores:
+        if self.config.multi_label:
+            gold = [example.all_labels for example in examples]
+            return multilabel_scores(gold, [p["labels"] for p in predictions], self.labels)
+        return classification_scores(
+            [example.all_labels[0] for example in examples], [p["label"] for p in predictions], self.labels
+        )
+
+    def confusion(
+        self, examples: Sequence[TextClassificationExample], predictions: Sequence[Prediction]
+    ) -> tuple[list[str], NDArray[np.int64]] | None:
+        if self.config.multi_label:
+            return None
+        gold = [example.all_labels[0] for example in examples]
+        return self.labels, confusion_matrix(gold, [p["label"] for p in predictions], self.labels)
+
+    def confidences(
+        self, examples: Sequence[TextClassificationExample], predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+        if self.config.multi_label:
+            return None
+        right = [p["label"] == example.all_labels[0] for example, p in zip(examples, predictions, strict=True)]
+        return np.array([p["score"] for p in predictions]), np.array(right, dtype=bool)
+
+    def lost_labels(self, example: TextClassificationExample, tokenizer: Tokenizer) -> list[str]:
+        if self.config.long_text == "windows":
+            return []
+        tokens = len(tokenizer.encode(example.text))
+        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        return [f"{tokens - room} of {tokens} tokens are cut off at the end"] if tokens > room else []
+
+
+def softmax(logits_L: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponents: NDArray[np.float64] = np.exp(logits_L - logits_L.max())
+    return exponents / exponents.sum()
+
+
+def _shown(labels: Sequence[str], most: int = 20) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

@@ -1,0 +1,135 @@
+"""Small labelled sets, one a task, that a tiny model can learn by heart: what the tests train on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wenmai.config import RunConfig, load_config
+
+PEOPLE = ["王小明", "李建国", "张伟", "陈丽华", "赵六", "孙中山", "周杰", "吴京"]
+PLACES = ["北京", "上海", "哈尔滨", "广州", "乌鲁木齐", "杭州", "成都", "西安"]
+GOOD = ["很好", "非常满意", "味道不错", "喜欢", "推荐购买", "质量好"]
+BAD = ["很差", "非常失望", "难吃", "讨厌", "不要买", "质量坏"]
+
+
+def ner_records() -> list[dict[str, Any]]:
+    records = []
+    for i, person in enumerate(PEOPLE):
+        for place in PLACES[i % 3 :: 3]:
+            text = f"{person}昨天去了{place}开会，" * (1 + i % 3) + "然后回家。"
+            entities = []
+            for surface, label in ((person, "人名"), (place, "地名")):
+                at = text.find(surface)
+                while at >= 0:
+                    entities.append({"start": at, "end": at + len(surface), "label": label})
+                    at = text.find(surface, at + 1)
+            records.append({"text": text, "entities": sorted(entities, key=lambda e: e["start"])})
+    return records
+
+
+def nested_records() -> list[dict[str, Any]]:
+    records = []
+    for place in PLACES:
+        for tail in ("人民银行", "师范大学"):
+            text = f"他在{place}{tail}工作。"
+            inner, outer = 2, 2 + len(place)
+            records.append(
+                {
+                    "text": text,
+                    "entities": [
+                        {"start": inner, "end": outer, "label": "地名"},
+                        {"start": inner, "end": outer + 4, "label": "机构"},
+                    ],
+                }
+            )
+    return records
+
+
+def classification_records() -> list[dict[str, Any]]:
+    return [
+        {"text": f"{word}，{'这家店' * (1 + i % 4)}我会说{word}。", "label": label}
+        for words, label in ((GOOD, "好评"), (BAD, "差评"))
+        for i, word in enumerate(words * 3)
+    ]
+
+
+def multi_label_records() -> list[dict[str, Any]]:
+    topics = {"体育": "足球比赛", "财经": "股票上涨", "娱乐": "电影明星"}
+    names = list(topics)
+    sets = [[a] for a in names] + [[names[0], names[1]], [names[1], names[2]], names, []]
+    return [{"text": f"第{i}条：" + "，".join(topics[t] for t in s) + "。", "labels": s} for i in range(4) for s in sets]
+
+
+def matching_records() -> list[dict[str, Any]]:
+    pairs = [(f"{p}在哪里", f"哪里能找到{p}") for p in PLACES]
+    same = [{"text": a, "text_pair": b, "label": "相同"} for a, b in pairs]
+    other = [{"text": a, "text_pair": "今天天气怎么样", "label": "不同"} for a, _ in pairs]
+    return same + other
+
+
+def regression_records() -> list[dict[str, Any]]:
+    return [{**r, "label": 5.0 if r["label"] == "相同" else 0.0} for r in matching_records()]
+
+
+def embedding_records() -> list[dict[str, Any]]:
+    words = [*PEOPLE, *PLACES]
+    return [
+        {"anchor": f"{w}是什么", "positive": f"请介绍{w}", "negatives": [f"{words[i - 1]}是什么"] if i % 2 else []}
+        for i, w in enumerate(words)
+    ]
+
+
+def scored_pair_records() -> list[dict[str, Any]]:
+    return [
+        {"text": r["text"], "text_pair": r["text_pair"], "score": 1.0 if r["label"] == "相同" else 0.0}
+        for r in matching_records()
+    ]
+
+
+def text_records() -> list[dict[str, Any]]:
+    return [{"text": r["text"]} for r in ner_records()]
+
+
+TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "ner-crf": ({"name": "ner", "head": "crf"}, ner_records()),
+    "ner-softmax": ({"name": "ner", "head": "softmax", "tagging": "BIOES"}, ner_records()),
+    "ner-nested": ({"name": "ner", "head": "global_pointer", "nested": True}, nested_records()),
+    "classification": ({"name": "text_classification"}, classification_records()),
+    "classification-multi": ({"name": "text_classification", "multi_label": True}, multi_label_records()),
+    "matching": ({"name": "text_matching"}, matching_records()),
+    "matching-regression": ({"name": "text_matching", "objective": "regression"}, regression_records()),
+    "embedding": ({"name": "text_embedding"}, embedding_records()),
+    "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
+    "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),
+}
+"""Task section and records by name; every task occurs, with each of its heads."""
+
+ALL_TEXTS = [
+    value for _, records in TOYS.values() for record in records for value in record.values() if isinstance(value, str)
+]
+
+
+def write_jsonl(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+    return path
+
+
+def toy_config(folder: Path, name: str, backbone: Path, **train: Any) -> RunConfig:
+    """The configuration of a run in ``folder`` on a toy set, which serves as train and dev."""
+    folder.mkdir(parents=True, exist_ok=True)
+    task, records = TOYS[name]
+    data = str(write_jsonl(folder / "data.jsonl", records))
+    tree = {
+        "task": {"max_length": 64, **task},
+        "backbone": {"model": str(backbone)},
+        "data": {"train": data, "dev": data},
+        "train": {"learning_rate": 3e-3, "examples_per_step": 8, "warmup_steps": 0.1, **train},
+        "device": "cpu",
+        "trackers": [],
+        "output": str(folder / "run"),
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
+    return load_config(path)
