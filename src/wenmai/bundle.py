@@ -1,0 +1,126 @@
+"""A bundle: one folder with all that is needed to predict, which is at the same time a normal Hugging Face model folder.
+
+``config.json``, ``model.safetensors`` and the tokenizer files are the backbone's, so ``AutoModel`` and ``AutoTokenizer``
+open the folder without wenmai. The head's weights lie in the same file under ``wenmai_head.``; ``wenmai.json`` names the
+task, its configuration and its labels. Nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from wenmai.atomic import recover_folder, unwritable, writing_folder
+from wenmai.backbones.load import HEAD_PREFIX, load_folder
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.errors import BundleError, UserError
+from wenmai.tasks import TASKS
+from wenmai.tasks.model import Model
+from wenmai.tasks.task import Task
+from wenmai.version import __version__
+
+FORMAT = 1
+MANIFEST = "wenmai.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; the model is in evaluation mode."""
+
+    folder: Path
+    task: Task[Any, Any]
+    tokenizer: Tokenizer
+    model: Model
+
+
+def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tokenizer) -> None:
+    """Writes a bundle in place of what is there, at once.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    with writing_folder(folder) as beside:
+        model.backbone.save_config(beside)
+        tokenizer.save(beside)
+        head = {HEAD_PREFIX + name: tensor.detach().contiguous() for name, tensor in model.head.state_dict().items()}
+        weights = {name: tensor.cpu() for name, tensor in {**model.backbone.state_for_saving(), **head}.items()}
+        try:
+            save_file(weights, beside / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise unwritable(folder, OSError(str(error))) from error
+        manifest = {
+            "format": FORMAT,
+            "wenmai": __version__,
+            "task": task.meta(),
+        }
+        (beside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def bundle_folder(path: Path) -> Path:
+    """The bundle that a path means: itself, or the ``bundle/`` of a run folder.
+
+    Raises:
+        BundleError: there is none.
+    """
+    for folder in (path, path / "bundle"):
+        recover_folder(folder)
+        if (folder / MANIFEST).is_file():
+            return folder
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such folder; give the folder of a run or its bundle/")
+    raise BundleError(
+        f"{path}: is no bundle, {MANIFEST} is missing in it and in bundle/; a run has its bundle after the first "
+        "evaluation, or at its end"
+    )
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Opens a bundle, or the bundle of a run folder.
+
+    Raises:
+        BundleError: it is missing, damaged, or was written by a newer version.
+    """
+    folder = bundle_folder(path)
+    task = _read_task(folder)
+    try:
+        backbone, tokenizer = load_folder(folder)
+        model = Model(backbone, task.build_head(backbone))
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(HEAD_PREFIX)]  # noqa: SIM118, not a dict
+            model.head.load_state_dict({name.removeprefix(HEAD_PREFIX): file.get_tensor(name) for name in names})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BundleError(f"{folder}: is damaged ({_first_line(error)}): train or copy it again") from error
+    except BundleError:
+        raise
+    except UserError as error:
+        raise BundleError(f"{folder}: can't be opened: {error}") from error
+    return Bundle(folder, task, tokenizer, model.eval())
+
+
+def _read_task(folder: Path) -> Task[Any, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, meta = manifest["format"], manifest["task"]
+        if version > FORMAT:
+            raise BundleError(
+                f"{path}: format {version} was written by wenmai {manifest.get('wenmai')}, this is {__version__}, "
+                f"which reads formats up to {FORMAT}: upgrade wenmai"
+            )
+        if meta["name"] not in TASKS:
+            raise BundleError(f"{path}: task {meta['name']!r} is unknown; known are {sorted(TASKS)}")
+        task_type = TASKS[meta["name"]]
+        return task_type(task_type.Config.model_validate(meta["config"]), meta["labels"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise BundleError(f"{path}: is damaged ({_first_line(error)}): train or copy it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]

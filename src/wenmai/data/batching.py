@@ -1,0 +1,189 @@
+"""Examples to batches: length pools under a token budget, in an order that is a function of (seed, epoch, step).
+
+A *unit* is what training draws: a row, or all rows of an example that belong together. Units of about the same length
+are put into one step, so that almost nothing is padding. The plan of an epoch is computed from the lengths alone, in
+a moment and without touching the data: resuming at any step is a list index, not a replay. How a step is cut into
+micro-batches changes neither its units nor its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wenmai.data.rows import Batch, Row, collate
+
+E = TypeVar("E")
+Ints = NDArray[np.int64]
+
+POOL_STEPS = 64
+"""Steps' worth of units that are sorted by length together: more pads less, fewer mixes better."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What training draws, as parallel arrays over N units.
+
+    Args:
+        example_N: index of the example.
+        row_N: index of the row among the example's, or -1 for all of them.
+        longest_N: tokens of the longest row.
+        rows_N: number of rows.
+        tokens_N: real tokens of all rows.
+    """
+
+    example_N: Ints
+    row_N: Ints
+    longest_N: Ints
+    rows_N: Ints
+    tokens_N: Ints
+
+    def __len__(self) -> int:
+        return len(self.example_N)
+
+
+def measure(
+    examples: Sequence[E],
+    featurize: Callable[[E], list[Row]],
+    *,
+    rows_stay_together: bool,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Units:
+    """Featurises every example once and keeps its lengths only."""
+    columns: list[tuple[int, int, int, int, int]] = []
+    for index in range(len(examples)):
+        lengths = [len(row) for row in featurize(examples[index])]
+        if rows_stay_together:
+            columns.append((index, -1, max(lengths), len(lengths), sum(lengths)))
+        else:
+            columns += [(index, row, length, 1, length) for row, length in enumerate(lengths)]
+        if index % 256 == 255:
+            advance(256)
+    advance(len(examples) % 256)
+    array = np.array(columns, dtype=np.int64).reshape(-1, 5).T
+    return Units(*array)
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """How much one optimizer step holds, and how much of it goes through the model at once.
+
+    Args:
+        tokens: budget of a step, padding counted; or
+        examples: fixed number of units of a step.
+        micro_tokens, micro_examples: budget of a micro-batch; neither: the step is one batch.
+    """
+
+    tokens: int | None = None
+    examples: int | None = None
+    micro_tokens: int | None = None
+    micro_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.tokens is None) != (self.examples is None), "one of tokens and examples"
+        assert self.micro_tokens is None or self.micro_examples is None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The batches of every epoch."""
+
+    units: Units
+    size: StepSize
+    seed: int
+
+    def steps(self, epoch: int) -> list[Ints]:
+        """The units of every optimizer step of an epoch; each unit occurs once."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.units))
+        steps: list[Ints] = []
+        for pool in _pools(order, self.units, self.size):
+            # ties keep the drawn order, so that equal lengths do not always meet the same neighbours
+            by_length = pool[np.argsort(self.units.longest_N[pool], kind="stable")]
+            steps += _cut(by_length, self.units, self.size.tokens, self.size.examples)
+        return [steps[i] for i in rng.permutation(len(steps))]
+
+    def micro_batches(self, step: Ints) -> list[Ints]:
+        """A step's units in the parts that go through the model one by one."""
+        if self.size.micro_tokens is None and self.size.micro_examples is None:
+            return [step]
+        return _cut(step, self.units, self.size.micro_tokens, self.size.micro_examples)
+
+    def tokens(self, step: Ints) -> int:
+        """Real tokens of a step."""
+        return int(self.units.tokens_N[step].sum())
+
+    def padded_tokens(self, step: Ints) -> int:
+        """Tokens of a step's micro-batches, padding counted."""
+        return sum(
+            int(self.units.longest_N[part].max() * self.units.rows_N[part].sum())
+            for part in self.micro_batches(step)
+        )
+
+
+def _pools(order: Ints, units: Units, size: StepSize) -> Iterator[Ints]:
+    if size.examples is not None:
+        per_pool = size.examples * POOL_STEPS
+        yield from (order[at : at + per_pool] for at in range(0, len(order), per_pool))
+        return
+    assert size.tokens is not None
+    pool_of = (np.cumsum(units.tokens_N[order]) - 1) // (size.tokens * POOL_STEPS)
+    borders = np.flatnonzero(np.diff(pool_of)) + 1
+    yield from np.split(order, borders)
+
+
+def _cut(ordered: Ints, units: Units, tokens: int | None, examples: int | None) -> list[Ints]:
+    """Runs of units, each within the budget unless a single unit exceeds it."""
+    if examples is not None:
+        return [ordered[at : at + examples] for at in range(0, len(ordered), examples)]
+    assert tokens is not None
+    parts: list[Ints] = []
+    start = longest = rows = 0
+    lengths, counts = units.longest_N[ordered].tolist(), units.rows_N[ordered].tolist()
+    for at, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        longest = max(longest, length)
+        rows += count
+        if longest * rows > tokens and at > start:
+            parts.append(ordered[start:at])
+            start, longest, rows = at, length, count
+    if len(ordered):
+        parts.append(ordered[start:])
+    return parts
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes the batch of given units. Every draw is keyed, so any process makes the same batch at any time.
+
+    Args:
+        featurize: example to rows with targets.
+        augment: row and generator to the row as this epoch sees it.
+    """
+
+    examples: Sequence[object]
+    units: Units
+    featurize: Callable[[object], list[Row]]
+    augment: Callable[[Row, np.random.Generator], Row]
+    pad_id: int
+    seed: int
+
+    def __call__(self, part: Ints, epoch: int) -> Batch:
+        """The batch; ``group`` (B,) is the index of the example that each row belongs to."""
+        rows: list[Row] = []
+        groups: list[int] = []
+        for unit in part.tolist():
+            index, chosen = int(self.units.example_N[unit]), int(self.units.row_N[unit])
+            made = self.featurize(self.examples[index])
+            for number, row in enumerate(made):
+                if chosen in (-1, number):
+                    rng = np.random.default_rng([self.seed, epoch, index, number])
+                    rows.append(self.augment(row, rng))
+                    groups.append(index)
+        batch = collate(rows, self.pad_id)
+        batch["group"] = torch.tensor(groups)
+        return batch

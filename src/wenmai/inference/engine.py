@@ -1,0 +1,114 @@
+"""A model over many examples: sorted by length, batched by tokens, answered in the order they came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.data.rows import Row, collate
+from wenmai.tasks.model import Model
+from wenmai.tasks.task import Example, Prediction, RowOutputs, Task
+
+TOKENS_PER_BATCH = 4096
+EXAMPLES_AT_ONCE = 1024
+"""Examples that are sorted together: bounds the memory and the wait for the first answer."""
+
+
+def predictions(
+    model: Model,
+    task: Task[Any, Any],
+    tokenizer: Tokenizer,
+    examples: Iterable[Example],
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    examples_at_once: int = EXAMPLES_AT_ONCE,
+) -> Iterator[Prediction]:
+    """Predictions one by one, in the order of the examples; a labelled example is scored (``evaluation_rows``).
+
+    The model is put into evaluation mode and back. Memory is bounded by ``examples_at_once``, not by their number.
+    """
+    source = iter(examples)
+    was_training = model.training
+    model.eval()
+    try:
+        while chunk := list(islice(source, examples_at_once)):
+            yield from _chunk(model, task, tokenizer, chunk, tokens_per_batch)
+    finally:
+        model.train(was_training)
+
+
+def _chunk(
+    model: Model,
+    task: Task[Any, Any],
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    tokens_per_batch: int,
+) -> list[Prediction]:
+    rows = [
+        task.evaluation_rows(example, tokenizer) if example.labelled else task.featurize(example, tokenizer)
+        for example in examples
+    ]
+    places = [(i, j) for i, own in enumerate(rows) for j in range(len(own))]
+    places.sort(key=lambda place: len(rows[place[0]][place[1]]))
+    waiting: dict[int, dict[int, RowOutputs]] = {}
+    done: list[Prediction] = [{}] * len(examples)
+    for batch in _within_budget(places, rows, tokens_per_batch):
+        for (i, j), outputs in zip(batch, _outputs(model, tokenizer, batch, rows), strict=True):
+            own = waiting.setdefault(i, {})
+            own[j] = outputs
+            if len(own) == len(rows[i]):
+                done[i] = _decoded(task, waiting.pop(i), rows[i], examples[i])
+    return done
+
+
+def _decoded(
+    task: Task[Any, Any], outputs: Mapping[int, RowOutputs], rows: Sequence[Row], example: Example
+) -> Prediction:
+    prediction = task.decode([outputs[j] for j in range(len(rows))], rows, example)
+    return prediction if example.id is None else {"id": example.id, **prediction}
+
+
+def _within_budget(
+    places: Sequence[tuple[int, int]], rows: Sequence[Sequence[Row]], tokens: int
+) -> Iterator[list[tuple[int, int]]]:
+    batch: list[tuple[int, int]] = []
+    for place in places:
+        # sorted by length, so this row is the longest so far
+        if batch and len(rows[place[0]][place[1]]) * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _outputs(
+    model: Model, tokenizer: Tokenizer, places: Sequence[tuple[int, int]], rows: Sequence[Sequence[Row]]
+) -> Iterator[RowOutputs]:
+    chosen = [rows[i][j] for i, j in places]
+    device = next(model.parameters()).device
+    # targets can differ in kind between labelled and unlabelled examples of one stream; only scoring reads them
+    scored = all(row.targets.keys() == chosen[0].targets.keys() for row in chosen)
+    if not scored:
+        chosen = [Row(inputs=row.inputs) for row in chosen]
+    batch = {key: value.to(device) for key, value in collate(chosen, tokenizer.pad_id).items()}
+    found = model(batch, "evaluate")
+    arrays = {name: value.float().cpu().numpy() for name, value in found.items()}
+    axes = model.head.token_axes
+    for at, (i, j) in enumerate(places):
+        length = len(rows[i][j])
+        yield {name: _unpadded(array[at], axes.get(name, ()), length) for name, array in arrays.items()}
+
+
+def _unpadded(array: NDArray[np.float32], axes: tuple[int, ...], length: int) -> NDArray[np.float32]:
+    """``axes`` count the batch dimension, which ``array`` no longer has."""
+    for axis in axes:
+        array = array[(slice(None),) * (axis - 1) + (slice(0, length),)]
+    return array

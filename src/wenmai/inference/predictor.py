@@ -1,0 +1,68 @@
+"""A bundle as something to call: texts in, records with offsets into these texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from wenmai.bundle import load_bundle
+from wenmai.inference.engine import TOKENS_PER_BATCH, predictions
+from wenmai.tasks.task import Example, Prediction
+
+
+class Predictor:
+    """A loaded bundle.
+
+    Args:
+        folder: a bundle, or a run folder that has one.
+        device: ``auto`` takes a GPU where there is one.
+        tokens_per_batch: budget of one forward pass, padding counted.
+    """
+
+    def __init__(self, folder: str | Path, *, device: str = "auto", tokens_per_batch: int = TOKENS_PER_BATCH):
+        bundle = load_bundle(Path(folder))
+        self.task = bundle.task
+        self.tokenizer = bundle.tokenizer
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.model = bundle.model.to(chosen).eval()
+        self.tokens_per_batch = tokens_per_batch
+
+    @overload
+    def __call__(self, items: str | dict[str, Any]) -> Prediction: ...
+
+    @overload
+    def __call__(self, items: Iterable[Any]) -> list[Prediction]: ...
+
+    def __call__(self, items: Any) -> Prediction | list[Prediction]:
+        """One text or record to its prediction, several to a list. A pair of texts is a tuple."""
+        if isinstance(items, str | dict | tuple):
+            return self.predict([items])[0]
+        return self.predict(items)
+
+    def predict(self, items: Iterable[Any]) -> list[Prediction]:
+        return list(self.stream(items))
+
+    def stream(self, items: Iterable[Any]) -> Iterator[Prediction]:
+        """Predictions in order, in bounded memory.
+
+        Raises:
+            UserError: an item is nothing that the task predicts for.
+        """
+        return self.predict_examples(self.task.as_example(item) for item in items)
+
+    def predict_examples(self, examples: Iterable[Example]) -> Iterator[Prediction]:
+        return predictions(
+            self.model, self.task, self.tokenizer, examples, tokens_per_batch=self.tokens_per_batch
+        )
+
+
+def load(folder: str | Path, *, device: str = "auto") -> Predictor:
+    """Opens a bundle (or the bundle of a run folder) for prediction.
+
+    Raises:
+        BundleError: the folder is missing, damaged or of another version.
+    """
+    return Predictor(folder, device=device)

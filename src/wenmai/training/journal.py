@@ -1,0 +1,70 @@
+"""What happened in a run: ``log.jsonl``, a line an event, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wenmai.atomic import unwritable, write_text
+
+
+class Journal:
+    """Appends to a run's log.
+
+    Args:
+        folder: of the run.
+        step: events after this step are dropped, because the run goes on from there.
+        tensorboard: also write event files under ``tensorboard/``.
+    """
+
+    def __init__(self, folder: Path, *, step: int, tensorboard: bool):
+        self.path = folder / "log.jsonl"
+        write_text(self.path, "".join(f"{json.dumps(e, ensure_ascii=False)}\n" for e in read_log(self.path, step)))
+        self._writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
+                str(folder / "tensorboard"), purge_step=step + 1 if step else None
+            )
+
+    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        line = json.dumps({"event": event, "step": step, **values}, ensure_ascii=False)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        if self._writer is not None:
+            for key, value in _numbers(values):
+                self._writer.add_scalar(f"{event}/{key}", value, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_log(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """The events of a log up to ``last_step``; a half-written last line is left out."""
+    events = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if last_step is None or event["step"] <= last_step:
+                events.append(event)
+    return events
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += _numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found.append((prefix + key, float(value)))
+    return found

@@ -1,0 +1,195 @@
+"""From a configuration to what the loop needs: data, task, model, plan. All that can fail does so here, before any work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wenmai.backbones.load import load_backbone
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.config import RunConfig, TrainConfig
+from wenmai.data.batching import BatchMaker, Ints, Plan, StepSize, measure
+from wenmai.data.examples import Examples
+from wenmai.data.split import load_splits
+from wenmai.errors import ConfigError, DataError, Problem, UserError
+from wenmai.progress import Progress
+from wenmai.tasks import TASKS
+from wenmai.tasks.model import Model
+from wenmai.tasks.task import Task
+
+DEFAULT_TOKENS_PER_STEP = 2048
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is made of."""
+
+    data: dict[str, Examples[Any]]
+    task: Task[Any, Any]
+    tokenizer: Tokenizer
+    model: Model
+    maker: BatchMaker
+    plan: Plan
+    epoch_steps: list[int]
+    fingerprint: str
+
+    @property
+    def total_steps(self) -> int:
+        return sum(self.epoch_steps)
+
+    def position(self, step: int) -> tuple[int, int]:
+        """The epoch that step ``step`` (from 0) belongs to, and its place there."""
+        for epoch, count in enumerate(self.epoch_steps):
+            if step < count:
+                return epoch, step
+            step -= count
+        return len(self.epoch_steps), 0
+
+
+def prepare(config: RunConfig, progress: Progress) -> Prepared:
+    """Reads, checks and measures the data and builds the model.
+
+    Raises:
+        UserError: anything the user must mend.
+    """
+    task_type = TASKS[config.task.name]
+    run = Path(config.output)
+    data = load_splits(config.data, task_type.Example, cache=run / "cache", output=run)
+    refuse_unlabelled(data)
+    task = task_type(config.task, task_type.collect_labels(config.task, data["train"]))
+    refuse_unknown_labels(task, data)
+
+    torch.manual_seed(config.seed)
+    backbone, tokenizer = load_backbone(config.backbone)
+    if config.task.max_length > tokenizer.max_length:
+        raise ConfigError(
+            "the configuration can't be used:",
+            [
+                Problem(
+                    "task.max_length",
+                    f"{config.task.max_length} is more than the {tokenizer.max_length} positions of "
+                    f"{config.backbone.model}: lower it; longer texts are read in windows",
+                )
+            ],
+        )
+    model = Model(backbone, task.build_head(backbone))
+
+    featurize = partial(_featurize, task, tokenizer)
+    with progress.task("measuring lengths", len(data["train"]), "examples") as step:
+        units = measure(
+            data["train"], featurize, rows_stay_together=task.rows_stay_together, advance=step.advance
+        )
+    plan = Plan(units, step_size(config.train), config.seed)
+    return Prepared(
+        data=data,
+        task=task,
+        tokenizer=tokenizer,
+        model=model,
+        maker=BatchMaker(
+            examples=data["train"],
+            units=units,
+            featurize=featurize,
+            augment=partial(_augment, task, tokenizer),
+            pad_id=tokenizer.pad_id,
+            seed=config.seed,
+        ),
+        plan=plan,
+        epoch_steps=steps_of_epochs(plan, config.train),
+        fingerprint=_fingerprint(config, task, units.longest_N),
+    )
+
+
+def step_size(config: TrainConfig) -> StepSize:
+    tokens = config.tokens_per_step
+    if tokens is None and config.examples_per_step is None:
+        tokens = DEFAULT_TOKENS_PER_STEP
+    return StepSize(
+        tokens=tokens,
+        examples=config.examples_per_step,
+        micro_tokens=config.tokens_per_micro_batch,
+        micro_examples=config.examples_per_micro_batch,
+    )
+
+
+def steps_of_epochs(plan: Plan, config: TrainConfig) -> list[int]:
+    """How many steps every epoch has, the last one cut where ``epochs``, ``max_steps`` or ``max_tokens`` end."""
+    counts: list[int] = []
+    steps_left = config.max_steps if config.max_steps is not None else math.inf
+    tokens_left = config.max_tokens if config.max_tokens is not None else math.inf
+    for epoch in range(math.ceil(config.epochs)):
+        steps = plan.steps(epoch)
+        steps = steps[: round(len(steps) * min(1.0, config.epochs - epoch))] or steps[:1]
+        if tokens_left < math.inf:
+            tokens = np.cumsum([plan.tokens(step) for step in steps])
+            steps = steps[: int(np.searchsorted(tokens, tokens_left)) + 1]
+            tokens_left -= int(tokens[len(steps) - 1])
+        count = int(min(len(steps), steps_left))
+        counts.append(count)
+        steps_left -= count
+        if steps_left <= 0 or tokens_left <= 0:
+            break
+    return counts
+
+
+def refuse_unlabelled(data: dict[str, Examples[Any]]) -> None:
+    problems = [
+        Problem(examples.place(i), f"has no label, which {name} data needs: add it, or leave the row out")
+        for name, examples in data.items()
+        for i, example in enumerate(examples)
+        if not example.labelled
+    ]
+    if problems:
+        raise DataError(f"{len(problems)} rows have no label:", problems)
+
+
+def refuse_unknown_labels(task: Task[Any, Any], data: dict[str, Examples[Any]]) -> None:
+    problems = [
+        Problem(examples.place(i), message)
+        for examples in data.values()
+        for i, example in enumerate(examples)
+        for message in task.label_problems(example)
+    ]
+    if problems:
+        raise DataError(f"{len(problems)} labels can't be used:", problems)
+
+
+def resolved_device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, but PyTorch sees no GPU here: set device: auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolved_precision(name: str, device: torch.device) -> str:
+    """``auto`` is bf16 where the GPU computes it, else fp32."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("precision: fp16 needs a GPU: set precision: auto, fp32 or bf16")
+    return name
+
+
+def _featurize(task: Task[Any, Any], tokenizer: Tokenizer, example: Any) -> Any:
+    return task.featurize(example, tokenizer)
+
+
+def _augment(task: Task[Any, Any], tokenizer: Tokenizer, row: Any, rng: np.random.Generator) -> Any:
+    return task.augment(row, rng, tokenizer)
+
+
+def _fingerprint(config: RunConfig, task: Task[Any, Any], lengths: Ints) -> str:
+    """Of what decides the result: the configuration without places and speed, the labels, the lengths of the data."""
+    tree = config.model_dump(mode="json", exclude={"output", "trackers"})
+    tree["train"].pop("num_workers")
+    digest = hashlib.sha256(json.dumps([tree, task.labels], sort_keys=True, ensure_ascii=False).encode())
+    digest.update(lengths.tobytes())
+    return digest.hexdigest()
+
+

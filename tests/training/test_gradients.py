@@ -1,0 +1,55 @@
+"""A step's gradients do not depend on how it is cut into micro-batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_backbone_folder
+from toy import ALL_TEXTS, TOYS, toy_config
+
+from wenmai.progress import SILENT
+from wenmai.training.gradients import accumulate
+from wenmai.training.optimizer import gradients_divided_by
+from wenmai.training.setup import prepare
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_backbone_folder(tmp_path_factory.mktemp("tiny"), texts=ALL_TEXTS)
+
+
+def gradients(folder: Path, name: str, backbone: Path, step: int, micro: int | None) -> dict[str, torch.Tensor]:
+    config = toy_config(folder, name, backbone, examples_per_micro_batch=micro)
+    work = prepare(config, SILENT)
+    # dropout off; double precision leaves only the order of the sums as a difference
+    model = work.model.double().eval()
+    units = work.plan.steps(0)[step]
+    batches = [work.maker(part, 0) for part in work.plan.micro_batches(units)]
+    _, terms = accumulate(model, model.head, batches, [0] * len(batches), torch.Tensor.backward)
+    gradients_divided_by(model.parameters(), terms)
+    return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("micro", [1, 2, 4, 3])
+def test_accumulation_equals_the_big_batch(name: str, micro: int, tmp_path: Path, backbone: Path) -> None:
+    whole = gradients(tmp_path / "whole", name, backbone, 0, None)
+    parts = gradients(tmp_path / "parts", name, backbone, 0, micro)
+    assert whole.keys() == parts.keys()
+    assert sum(float(g.abs().sum()) for g in whole.values()) > 1e-3
+    for key, gradient in whole.items():
+        torch.testing.assert_close(parts[key], gradient, rtol=1e-6, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_ragged_last_window(tmp_path: Path, backbone: Path) -> None:
+    """A step of 5 examples as 2 + 2 + 1, with sentences of different numbers of tokens."""
+    config = toy_config(tmp_path, "ner-softmax", backbone, examples_per_step=5, examples_per_micro_batch=2)
+    sizes = [len(part) for part in prepare(config, SILENT).plan.micro_batches(torch.arange(5).numpy())]
+    assert sizes == [2, 2, 1]
+    for step in (0, 1):
+        whole = gradients(tmp_path / f"w{step}", "ner-softmax", backbone, step, None)
+        parts = gradients(tmp_path / f"p{step}", "ner-softmax", backbone, step, 3)
+        for key, gradient in whole.items():
+            torch.testing.assert_close(parts[key], gradient, rtol=1e-6, atol=1e-9)
