@@ -1,0 +1,331 @@
+"""A hub name, a folder or ``e5-small`` to a backbone and its tokenizer. Never runs a model's own code."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.initialization import no_init_weights
+from transformers.utils import logging as transformers_logging
+
+from wenmai.backbones.architecture import (
+    check_kept_layers,
+    encoder_layers,
+    keep_layers,
+    position_limit,
+    set_dropout,
+)
+from wenmai.backbones.e5 import e5_folder
+from wenmai.backbones.hub import find_model
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.errors import BundleError, UserError
+
+E5_NAME = "e5-small"
+HEAD_PREFIX = "wenmai_head."
+"""Weights of a head in the backbone's ``model.safetensors`` begin so; AutoModel skips unknown names."""
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+)
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox")
+"""What of a batch may be meant for a backbone; the rest are targets."""
+
+
+class BackboneConfig(BaseModel):
+    """The ``backbone:`` section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="e5-small, a folder, or a name on the Hugging Face hub")
+    weights: Literal["pretrained", "random"] = Field(
+        default="pretrained", description="random: only the architecture and the tokenizer are taken"
+    )
+    layers: int | None = Field(default=None, ge=1, description="keep only the first N layers")
+    vocabulary: Literal["full", "chinese"] = Field(
+        default="chinese",
+        description="e5-small only: all 250,000 pieces, or those Chinese and ASCII text needs",
+    )
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="replaces the model's own dropout rates"
+    )
+    revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
+
+
+class Backbone(nn.Module):
+    """An encoder of transformers that gives hidden states.
+
+    Args:
+        model: an ``AutoModel``.
+    """
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+        accepted = inspect.signature(model.forward).parameters
+        self.inputs = [name for name in INPUTS if name in accepted]
+        if getattr(model.config, "type_vocab_size", 0) < 2 and "token_type_ids" in self.inputs:
+            self.inputs.remove("token_type_ids")
+
+    @classmethod
+    def from_config(cls, folder: Path) -> Self:
+        """The architecture of the folder's ``config.json``; its weights are left to :meth:`load_state`.
+
+        Raises:
+            UserError: the configuration is missing, damaged or of an unknown architecture.
+        """
+        config = _read_config(folder)
+        with no_init_weights():
+            return cls(_model_class(config, folder)._from_config(config, **_options(config, folder)))
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest input in tokens, special tokens included; None if there is no limit."""
+        return position_limit(self.model, self.model.config)
+
+    @property
+    def layers(self) -> nn.ModuleList | None:
+        """The layers from the input to the output, if the architecture keeps them in a known place."""
+        return encoder_layers(self.model)
+
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        embeddings: nn.Embedding = self.model.get_input_embeddings()
+        return embeddings
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """``input_ids``, ``attention_mask`` and what else of the batch the model reads -> hidden_BTH."""
+        known = {name: batch[name] for name in self.inputs if name in batch}
+        hidden: Tensor = self.model(**known).last_hidden_state
+        return hidden
+
+    def state_for_saving(self) -> dict[str, Tensor]:
+        """All weights under the names by which ``AutoModel`` looks for them."""
+        return {name: tensor.detach().contiguous() for name, tensor in self.model.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes the weights of :meth:`state_for_saving`; those of a head (:data:`HEAD_PREFIX`) are skipped.
+
+        Raises:
+            BundleError: weights are missing, too many, or of another shape.
+        """
+        own = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD_PREFIX)}
+        try:
+            missing, unexpected = self.model.load_state_dict(own, strict=False)
+        except RuntimeError as error:
+            raise BundleError(f"the weights don't fit the architecture of config.json: {error}") from error
+        if missing or unexpected:
+            raise BundleError(
+                "the weights don't belong to the architecture of config.json: "
+                f"{len(missing)} missing ({_some(missing)}), {len(unexpected)} unknown ({_some(unexpected)})"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Writes ``config.json`` and ``model.safetensors``, so that ``AutoModel`` opens the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_config(folder)
+        save_file(self.state_for_saving(), folder / "model.safetensors", metadata={"format": "pt"})
+
+    def save_config(self, folder: Path) -> None:
+        """Writes ``config.json`` only, for a folder whose weights are saved together with a head's."""
+        self.config.architectures = [type(self.model).__name__]
+        self.config.save_pretrained(folder)
+
+
+def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
+    """The backbone and tokenizer of a configuration: weights in fp32, attention by PyTorch's fused kernel.
+
+    Random weights are drawn with PyTorch's global random state.
+
+    Raises:
+        UserError: the model can't be found, read or changed as asked.
+    """
+    if config.model == E5_NAME:
+        if config.revision is not None:
+            raise UserError(
+                f"backbone.revision: {config.revision!r} given, but {E5_NAME} is of one version; remove it"
+            )
+        folder = e5_folder(config.vocabulary)
+    else:
+        folder = find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
+    return _load(folder, weights=config.weights, layers=config.layers, dropout=config.dropout)
+
+
+def load_folder(folder: Path) -> tuple[Backbone, Tokenizer]:
+    """The backbone and tokenizer of a folder as they are. Weights of a head beside them are skipped.
+
+    Raises:
+        UserError: the folder is not there or not whole.
+    """
+    return _load(folder)
+
+
+def _load(
+    folder: Path,
+    *,
+    weights: Literal["pretrained", "random"] = "pretrained",
+    layers: int | None = None,
+    dropout: float | None = None,
+) -> tuple[Backbone, Tokenizer]:
+    config = _read_config(folder)
+    if layers is not None:
+        keep_layers(config, layers)
+    if dropout is not None:
+        set_dropout(config, dropout)
+    pretrained = _read_tokenizer(folder)
+    if weights == "random":
+        model = _model_class(config, folder)._from_config(config, **_options(config, folder))
+    else:
+        model = _read_weights(config, folder)
+    if layers is not None:
+        check_kept_layers(model, layers)
+    backbone = Backbone(model).eval()
+    rows = backbone.word_embeddings.num_embeddings
+    if len(pretrained) > rows:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(pretrained):,} pieces, but the model embeds only {rows:,}: "
+            "the two don't belong together; take both from the same model"
+        )
+    limit = backbone.max_length
+    return backbone, Tokenizer(
+        pretrained, max_length=int(pretrained.model_max_length) if limit is None else limit
+    )
+
+
+def _read_config(folder: Path) -> Any:
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: no config.json; a model folder holds config.json, the tokenizer and the weights"
+        )
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/config.json: {_refusal(error)}") from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"{folder}: {config.model_type} is an encoder with a decoder; a backbone is an encoder alone "
+            "(bert, roberta, electra, ernie ...)"
+        )
+    return config
+
+
+def _refusal(error: Exception) -> str:
+    """What transformers says, or what it means when it asks for the right to run the model's own code."""
+    if "trust_remote_code" in str(error):
+        return (
+            "the model comes with Python code of its own, which wenmai never runs; "
+            "take a model whose architecture is part of transformers"
+        )
+    return " ".join(str(error).split())
+
+
+def _model_class(config: Any, folder: Path) -> Any:
+    try:
+        found = AutoModel._model_mapping[type(config)]
+    except KeyError as error:
+        raise UserError(
+            f"{folder}: transformers has no plain encoder for {config.model_type} models; take another model"
+        ) from error
+    return found[0] if isinstance(found, tuple | list) else found
+
+
+def _options(config: Any, folder: Path) -> dict[str, Any]:
+    # no task reads the pooler: its weights would only be trained, saved and reported missing
+    takes_pooler = "add_pooling_layer" in inspect.signature(_model_class(config, folder).__init__).parameters
+    return {"dtype": torch.float32, **({"add_pooling_layer": False} if takes_pooler else {})}
+
+
+def _read_weights(config: Any, folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+        raise UserError(
+            f"{folder}: no weights (looked for {', '.join(WEIGHT_FILES)}); copy them there, "
+            "or set backbone.weights: random to train from nothing"
+        )
+    try:
+        with _quiet():
+            model, report = _model_class(config, folder).from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                weights_only=True,
+                output_loading_info=True,
+                **_options(config, folder),
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(f"{folder}: the weights can't be read: {_refusal(error)}") from error
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} weights of the {config.model_type} encoder are not in the file "
+            f"({_some(missing)}); they would be random; "
+            "the file belongs to another architecture or is incomplete: get it again"
+        )
+    return model
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(f"{folder}: no tokenizer (looked for {', '.join(TOKENIZER_FILES)}); copy it there")
+    try:
+        with _quiet():
+            pretrained = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # parsers of five formats, one of them in Rust, which raises bare Exception
+        raise UserError(f"{folder}: the tokenizer can't be read: {_refusal(error)}") from error
+    if getattr(pretrained, "backend_tokenizer", None) is None:
+        raise UserError(
+            f"{folder}: {type(pretrained).__name__} can't say which characters a token stands for; "
+            "take a model with a tokenizer.json"
+        )
+    if len(pretrained) <= len(set(pretrained.all_special_ids)):
+        raise UserError(
+            f"{folder}: {type(pretrained).__name__} found no vocabulary there, only special tokens; "
+            'if vocab.txt is of a BERT, write {"tokenizer_class": "BertTokenizer"} to tokenizer_config.json'
+        )
+    return pretrained
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    return ", ".join([*names[:shown], *(["..."] if len(names) > shown else [])]) or "none"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and reports of transformers; what matters in them is an error here."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
