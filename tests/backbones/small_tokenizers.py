@@ -12,14 +12,12 @@ from transformers import BertTokenizer, PreTrainedTokenizerFast
 from wenmai.backbones.tokenizer import Tokenizer
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-CHINESE = (
-    "中国人民银行张三李四在北京上海大学读书我爱今天发布货币政策报告公司的了是和，。！？“”：、年月日一二十江泽"
-)
+CHINESE = "中国人民银行张三李四在北京上海大学读书我爱今天发布货币政策报告公司的了是，。！？“”：、年月"
 NAMES = ["张三", "李四", "北京大学", "上海", "中国人民银行", "货币政策", "江泽民"]
 
 
 def wordpiece() -> Tokenizer:
-    """Lower case, accents stripped, every Chinese character by itself; ``hello`` and ``##ing`` as longer pieces."""
+    """Lower case, accents stripped, one piece a Chinese character; ``hello`` and ``##ing`` are longer."""
     simple = [*string.ascii_lowercase, *string.digits]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHINESE, *simple, *".,!?-'\"/:()<>[]", "hello"]
     pieces += [f"##{character}" for character in simple] + ["##ing"]
@@ -28,7 +26,7 @@ def wordpiece() -> Tokenizer:
 
 
 def sentencepiece(*words: str) -> Tokenizer:
-    """Unigram with the pieces given, single Chinese characters and single ASCII letters; scores favour long pieces."""
+    """Unigram with these words, single Chinese characters and ASCII letters; scores favour long pieces."""
     singles = dict.fromkeys(["▁", *CHINESE, *string.ascii_letters, *string.digits, *".,!?<>/[]%"])
     scored = [(piece, 0.0) for piece in SPECIAL]
     scored += [(piece, -6.0) for piece in singles] + [(word, -1.0) for word in words]
@@ -38,9 +36,9 @@ def sentencepiece(*words: str) -> Tokenizer:
 def trained_sentencepiece() -> Tokenizer:
     """Unigram learned from 400 generated sentences, with whatever pieces that gives."""
     rng = random.Random(0)
+    tails = [" hello world", "ABC", " 123", "！"]
     sentences = [
-        f"{rng.choice(NAMES)}在{rng.choice(NAMES)}{rng.choice(['读书', '发布', '的'])}"
-        f"{''.join(rng.choices(CHINESE, k=8))}{rng.choice([' hello world', 'ABC', ' 123', '！'])}{rng.choice(NAMES)}。"
+        f"{rng.choice(NAMES)}在{rng.choice(NAMES)}{''.join(rng.choices(CHINESE, k=8))}{rng.choice(tails)}。"
         for _ in range(400)
     ]
     rust = RustTokenizer(models.Unigram())

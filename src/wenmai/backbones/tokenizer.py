@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wenmai.text.normalize import joins_before
+
 METASPACE = "▁"
 """What SentencePiece writes for the space before a word, and before a text."""
 
@@ -101,7 +103,7 @@ class Tokenizer:
                   into characters
                 * of several pieces for one character only the first stays, and a word mark that stands for no
                   character goes
-                * ranges leave out the blanks around a word and take in the combining marks after it
+                * ranges leave out the blanks around a word and take in the accents after it
                 * characters that the tokenizer drops have no token
         """
         return self.encode_batch([text], characters=characters)[0]
@@ -132,7 +134,13 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer.json`` and its configuration, so that transformers opens it too."""
-        self.pretrained.save_pretrained(folder)
+        try:
+            self.pretrained.save_pretrained(folder)
+        except Exception as error:
+            # the Rust side knows no narrower class for a full disk
+            if "(os error " in str(error):
+                raise OSError(str(error)) from error
+            raise
 
     def random_ids(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
         """Ids of the vocabulary drawn evenly, special tokens left out."""
@@ -221,7 +229,7 @@ class Tokenizer:
 
 
 def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:
-    """A piece's range without the spaces, controls and zero-width characters around it; a blank one's range."""
+    """A piece's range without spaces, controls, zero-width characters around it, unless it is all blank."""
     first, stop = start, end
     while first < stop and _is_blank(text[first]):
         first += 1
@@ -236,9 +244,12 @@ def _is_blank(character: str) -> bool:
 
 
 def _take_marks(text: str, offsets: list[tuple[int, int]], stop: int) -> None:
-    """Lengthens the last range over combining marks, before ``stop``, that the tokenizer dropped."""
+    """Lengthens the last range over what joins its last character and was dropped before ``stop``.
+
+    Tokenizers that compose accents and Hangul syllables count only the first of the characters they join.
+    """
     if offsets:
         start, end = offsets[-1]
-        while end < stop and unicodedata.category(text[end])[0] == "M":
+        while end < stop and joins_before(text[end]):
             end += 1
         offsets[-1] = (start, end)

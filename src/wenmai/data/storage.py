@@ -1,0 +1,186 @@
+"""Records as JSON in an Arrow table that moves from memory to a file when it grows."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import weakref
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from wenmai.atomic import unwritable
+
+IN_MEMORY_BYTES = 64 << 20
+BATCH_BYTES = 4 << 20
+BATCH_RECORDS = 8192
+NO_LINE = -1
+
+SCHEMA = pa.schema([("record", pa.string()), ("file", pa.int32()), ("line", pa.int64())])
+
+
+class StoredRecords:
+    """The records of one source, by position.
+
+    Args:
+        batches: of :data:`SCHEMA`, in memory or mapped.
+        files: paths that the column ``file`` counts.
+        mapped: the file that the batches are mapped from.
+        temporary: a folder to remove with the last use of the records.
+    """
+
+    def __init__(
+        self,
+        batches: list[pa.RecordBatch],
+        files: list[str],
+        *,
+        mapped: Path | None = None,
+        temporary: Path | None = None,
+    ):
+        self._batches = batches
+        self._files = files
+        self._mapped = mapped
+        self._columns = [batch.columns for batch in batches]
+        self._first: list[int] = list(accumulate((batch.num_rows for batch in batches), initial=0))
+        if temporary is not None:
+            weakref.finalize(self, shutil.rmtree, temporary, True)
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    @property
+    def memory_mapped(self) -> bool:
+        return self._mapped is not None
+
+    def record(self, position: int) -> str:
+        batch, row = self._find(position)
+        text: str = self._columns[batch][0][row].as_py()
+        return text
+
+    def origin(self, position: int) -> tuple[str, int | None]:
+        """Path and line."""
+        batch, row = self._find(position)
+        _, files, lines = self._columns[batch]
+        line: int = lines[row].as_py()
+        return self._files[files[row].as_py()], None if line == NO_LINE else line
+
+    def _find(self, position: int) -> tuple[int, int]:
+        """Which batch, and which of its rows."""
+        batch = bisect_right(self._first, position) - 1
+        return batch, position - self._first[batch]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy in another process maps the same file again; it does not own a temporary folder."""
+        if self._mapped is not None:
+            return _mapped_again, (str(self._mapped), self._files)
+        return StoredRecords, (self._batches, self._files)
+
+
+def _mapped_again(path: str, files: list[str]) -> StoredRecords:
+    return StoredRecords(_map(Path(path)), files, mapped=Path(path))
+
+
+def _map(path: Path) -> list[pa.RecordBatch]:
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+
+
+class RecordStore:
+    """Takes records one at a time: ``with RecordStore(...) as store: store.add(...); stored =
+    store.finish()``.
+
+    Args:
+        cache: folder for the file; None: a temporary one.
+        key: what the records come from. The file of the same source in the same cache is replaced; without a
+            key it goes into a temporary folder.
+    """
+
+    def __init__(self, cache: Path | None, *, key: str | None):
+        self._cache = cache if key is not None else None
+        self._name = f"examples-{hashlib.sha256((key or '').encode()).hexdigest()[:16]}.arrow"
+        self._files: dict[str, int] = {}
+        self._records: list[str] = []
+        self._origins: list[tuple[int, int]] = []
+        self._bytes = 0
+        self._total_bytes = 0
+        self._count = 0
+        self._batches: list[pa.RecordBatch] = []
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._target: Path | None = None
+        self._temporary: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Removes what was written if the records are not finished."""
+        if self._writer is not None and self._target is not None:
+            self._writer.close()
+            self._beside(self._target).unlink(missing_ok=True)
+            if self._temporary is not None:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, record: str, path: str, line: int | None) -> None:
+        self._records.append(record)
+        self._origins.append(
+            (self._files.setdefault(path, len(self._files)), NO_LINE if line is None else line)
+        )
+        self._bytes += len(record.encode())
+        self._count += 1
+        if self._bytes >= BATCH_BYTES or len(self._records) >= BATCH_RECORDS:
+            self._flush()
+
+    def finish(self) -> StoredRecords:
+        """The records; nothing can be added after."""
+        self._flush()
+        files = list(self._files)
+        if self._writer is None or self._target is None:
+            return StoredRecords(self._batches, files)
+        try:
+            self._writer.close()
+            self._beside(self._target).replace(self._target)
+        except OSError as error:
+            raise unwritable(self._target, error) from error
+        self._writer = None
+        return StoredRecords(_map(self._target), files, mapped=self._target, temporary=self._temporary)
+
+    def _flush(self) -> None:
+        if not self._records:
+            return
+        files, lines = zip(*self._origins, strict=True)
+        batch = pa.record_batch([pa.array(self._records, pa.string()), files, lines], schema=SCHEMA)
+        self._total_bytes += self._bytes
+        self._records, self._origins, self._bytes = [], [], 0
+        self._batches.append(batch)
+        if self._writer is None and self._total_bytes <= IN_MEMORY_BYTES:
+            return
+        try:
+            writer = self._writer or self._open()
+            for waiting in self._batches:
+                writer.write_batch(waiting)
+        except OSError as error:
+            raise unwritable(self._target or Path(self._name), error) from error
+        self._batches = []
+
+    def _open(self) -> pa.ipc.RecordBatchFileWriter:
+        if self._cache is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="wenmai-"))
+        folder = self._cache or self._temporary or Path()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._target = folder / self._name
+        self._writer = pa.ipc.new_file(str(self._beside(self._target)), SCHEMA)
+        return self._writer
+
+    @staticmethod
+    def _beside(path: Path) -> Path:
+        return path.with_name(f".{path.name}.new")

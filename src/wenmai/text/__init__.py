@@ -1,0 +1,1 @@
+"""Strings only, no torch: normalising, sentences, words, spans and tags, with offsets into the given text."""
