@@ -79,7 +79,11 @@ def test_light_imports_leave_torch_alone(statement: str) -> None:
 
 
 def test_files_stay_small() -> None:
-    long = {str(path.relative_to(SOURCE)): n for path in modules() if (n := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path.relative_to(SOURCE)): n
+        for path in modules()
+        if (n := len(path.read_text().splitlines())) > 400
+    }
     assert not long
 
 

@@ -59,7 +59,11 @@ def multi_label_records() -> list[dict[str, Any]]:
     topics = {"体育": "足球比赛", "财经": "股票上涨", "娱乐": "电影明星"}
     names = list(topics)
     sets = [[a] for a in names] + [[names[0], names[1]], [names[1], names[2]], names, []]
-    return [{"text": f"第{i}条：" + "，".join(topics[t] for t in s) + "。", "labels": s} for i in range(4) for s in sets]
+    return [
+        {"text": f"第{i}条：" + "，".join(topics[t] for t in s) + "。", "labels": s}
+        for i in range(4)
+        for s in sets
+    ]
 
 
 def matching_records() -> list[dict[str, Any]]:
@@ -76,7 +80,11 @@ def regression_records() -> list[dict[str, Any]]:
 def embedding_records() -> list[dict[str, Any]]:
     words = [*PEOPLE, *PLACES]
     return [
-        {"anchor": f"{w}是什么", "positive": f"请介绍{w}", "negatives": [f"{words[i - 1]}是什么"] if i % 2 else []}
+        {
+            "anchor": f"{w}是什么",
+            "positive": f"请介绍{w}",
+            "negatives": [f"{words[i - 1]}是什么"] if i % 2 else [],
+        }
         for i, w in enumerate(words)
     ]
 
@@ -107,7 +115,11 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 """Task section and records by name; every task occurs, with each of its heads."""
 
 ALL_TEXTS = [
-    value for _, records in TOYS.values() for record in records for value in record.values() if isinstance(value, str)
+    value
+    for _, records in TOYS.values()
+    for record in records
+    for value in record.values()
+    if isinstance(value, str)
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,7 +30,8 @@ def writing(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be the very thing that can't be written
+            beside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
-"""A bundle: one folder with all that is needed to predict, which is at the same time a normal Hugging Face model folder.
+"""A bundle: one folder with all that is needed to predict, and at the same time a normal Hugging Face model folder.
 
-``config.json``, ``model.safetensors`` and the tokenizer files are the backbone's, so ``AutoModel`` and ``AutoTokenizer``
-open the folder without wenmai. The head's weights lie in the same file under ``wenmai_head.``; ``wenmai.json`` names the
-task, its configuration and its labels. Nothing in it is unpickled.
+``config.json``, ``model.safetensors`` and the tokenizer files are the backbone's, so ``AutoModel`` and
+``AutoTokenizer`` open the folder without wenmai. The head's weights lie in the same file under ``wenmai_head.``;
+``wenmai.json`` names the task, its configuration and its labels. Nothing in it is unpickled.
 """
 
 from __future__ import annotations
@@ -49,8 +49,13 @@ def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tok
     with writing_folder(folder) as beside:
         model.backbone.save_config(beside)
         tokenizer.save(beside)
-        head = {HEAD_PREFIX + name: tensor.detach().contiguous() for name, tensor in model.head.state_dict().items()}
-        weights = {name: tensor.cpu() for name, tensor in {**model.backbone.state_for_saving(), **head}.items()}
+        head = {
+            HEAD_PREFIX + name: tensor.detach().contiguous()
+            for name, tensor in model.head.state_dict().items()
+        }
+        weights = {
+            name: tensor.cpu() for name, tensor in {**model.backbone.state_for_saving(), **head}.items()
+        }
         try:
             save_file(weights, beside / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
@@ -60,7 +65,9 @@ def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tok
             "wenmai": __version__,
             "task": task.meta(),
         }
-        (beside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (beside / MANIFEST).write_text(
+            json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def bundle_folder(path: Path) -> Path:
@@ -94,13 +101,15 @@ def load_bundle(path: Path) -> Bundle:
         model = Model(backbone, task.build_head(backbone))
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(HEAD_PREFIX)]  # noqa: SIM118, not a dict
-            model.head.load_state_dict({name.removeprefix(HEAD_PREFIX): file.get_tensor(name) for name in names})
+            model.head.load_state_dict(
+                {name.removeprefix(HEAD_PREFIX): file.get_tensor(name) for name in names}
+            )
     except (OSError, SafetensorError, RuntimeError) as error:
         raise BundleError(f"{folder}: is damaged ({_first_line(error)}): train or copy it again") from error
     except BundleError:
         raise
     except UserError as error:
-        raise BundleError(f"{folder}: can't be opened: {error}") from error
+        raise BundleError(f"{folder}: can't be opened: {error}; train or copy it again") from error
     return Bundle(folder, task, tokenizer, model.eval())
 
 

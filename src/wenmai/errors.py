@@ -26,7 +26,9 @@ class Problem:
     field: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.field}: {self.message}" if self.field else f"{self.place}: {self.message}"
+        return (
+            f"{self.place}: {self.field}: {self.message}" if self.field else f"{self.place}: {self.message}"
+        )
 
 
 class UserError(Exception):

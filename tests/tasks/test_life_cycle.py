@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import tiny_backbone_folder
-from toy import ALL_TEXTS, TOYS, toy_config
 from transformers import AutoModel, AutoTokenizer
 
+from tiny import tiny_backbone_folder
+from toy import ALL_TEXTS, TOYS, toy_config
 from wenmai.data.examples import read_examples
 from wenmai.inference.predictor import Predictor, load
 from wenmai.tasks import TASKS

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, TOYS, toy_config
-
 from wenmai.progress import SILENT
 from wenmai.training.gradients import accumulate
 from wenmai.training.optimizer import gradients_divided_by
@@ -20,7 +20,9 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_backbone_folder(tmp_path_factory.mktemp("tiny"), texts=ALL_TEXTS)
 
 
-def gradients(folder: Path, name: str, backbone: Path, step: int, micro: int | None) -> dict[str, torch.Tensor]:
+def gradients(
+    folder: Path, name: str, backbone: Path, step: int, micro: int | None
+) -> dict[str, torch.Tensor]:
     config = toy_config(folder, name, backbone, examples_per_micro_batch=micro)
     work = prepare(config, SILENT)
     # dropout off; double precision leaves only the order of the sums as a difference
@@ -40,7 +42,9 @@ def test_accumulation_equals_the_big_batch(name: str, micro: int, tmp_path: Path
     assert whole.keys() == parts.keys()
     assert sum(float(g.abs().sum()) for g in whole.values()) > 1e-3
     for key, gradient in whole.items():
-        torch.testing.assert_close(parts[key], gradient, rtol=1e-6, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            parts[key], gradient, rtol=1e-6, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 def test_ragged_last_window(tmp_path: Path, backbone: Path) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
-
 from wenmai.training import trainer
 from wenmai.training.journal import read_log
 from wenmai.training.stopping import Interrupted
@@ -76,7 +76,10 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("ner-crf", {"epochs": 6, "tokens_per_step": 160, "logging_steps": 3}),
     ("masked-lm", {"epochs": 6, "tokens_per_step": 160, "tokens_per_micro_batch": 90, "eval_steps": 12}),
     ("masked-lm", {"epochs": 5, "examples_per_step": 4, "num_workers": 2}),
-    ("embedding", {"epochs": 12, "examples_per_step": 8, "examples_per_micro_batch": 3, "early_stopping_patience": 8}),
+    (
+        "embedding",
+        {"epochs": 12, "examples_per_step": 8, "examples_per_micro_batch": 3, "early_stopping_patience": 8},
+    ),
 ]
 
 
@@ -109,7 +112,13 @@ def with_data(config: Any, path: str) -> Any:
 
 def test_killed_process(tmp_path: Path, backbone: Path) -> None:
     """SIGKILL in the middle of a real process, wherever it happens to be; then --resume."""
-    settings = {"epochs": 6, "tokens_per_step": 160, "examples_per_step": None, "save_steps": 2, "eval_steps": 4}
+    settings = {
+        "epochs": 6,
+        "tokens_per_step": 160,
+        "examples_per_step": None,
+        "save_steps": 2,
+        "eval_steps": 4,
+    }
     shared = str(tmp_path / "data.jsonl")
     configs = {}
     for name in ("a", "b"):

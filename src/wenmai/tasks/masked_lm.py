@@ -75,7 +75,7 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
         return rows
 
     def augment(self, row: Row, rng: np.random.Generator, tokenizer: Tokenizer) -> Row:
-        first, stop = row.content
+        first, _ = row.content
         chosen = first + self._choose(row, rng)
         ids = np.array(row.inputs["input_ids"])
         original = np.full(len(row), IGNORE)

@@ -101,7 +101,9 @@ class NerConfig(TaskConfig):
     @model_validator(mode="after")
     def _nested_needs_pairs(self) -> Self:
         if self.nested and self.head != "global_pointer":
-            raise ValueError(f"nested: true needs head: global_pointer; head {self.head!r} gives one tag a token")
+            raise ValueError(
+                f"nested: true needs head: global_pointer; head {self.head!r} gives one tag a token"
+            )
         return self
 
 
@@ -121,7 +123,9 @@ class Ner(Task[NerExample, NerConfig]):
     def collect_labels(cls, config: NerConfig, examples: Iterable[NerExample]) -> list[str]:
         labels = sorted({entity.label for example in examples for entity in example.entities or ()})
         if not labels:
-            raise UserError("ner needs entities, the training set has none: check the data's format and columns")
+            raise UserError(
+                "ner needs entities, the training set has none: check the data's format and columns"
+            )
         return labels
 
     def label_problems(self, example: NerExample) -> list[str]:
@@ -263,7 +267,9 @@ class Ner(Task[NerExample, NerConfig]):
         """Tag ids; special tokens, and tokens of entities that the window cuts through, do not count."""
         first, stop = row.content
         begin, end = row.window, row.window + stop - first
-        inside = [Span(s.start - begin, s.end - begin, s.label) for s in spans if begin <= s.start and s.end <= end]
+        inside = [
+            Span(s.start - begin, s.end - begin, s.label) for s in spans if begin <= s.start and s.end <= end
+        ]
         ids = [self.tag_ids[tag] for tag in tags_from_spans(inside, end - begin, self.config.tagging)]
         for span in spans:
             if span.start < begin < span.end or span.start < end < span.end:

@@ -12,13 +12,13 @@ from wenmai.heads.viterbi import Allowed, best_tags, sequence_marginals, tag_pro
 from wenmai.tasks.task import RowOutputs
 from wenmai.tasks.windows import merge_windows
 from wenmai.text.spans import Span, to_character_span
-from wenmai.text.tags import spans_from_tags
+from wenmai.text.tags import Scheme, spans_from_tags
 
 Found = list[tuple[Span, float]]
 
 
 def decode_tags(
-    outputs: Sequence[RowOutputs], rows: Sequence[Row], tags: Sequence[str], allowed: Allowed, scheme: str
+    outputs: Sequence[RowOutputs], rows: Sequence[Row], tags: Sequence[str], allowed: Allowed, scheme: Scheme
 ) -> Found:
     """Spans from tag scores: the windows are merged first, then the best path through the whole text is taken.
 

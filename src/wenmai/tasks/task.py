@@ -134,7 +134,7 @@ class Task(ABC, Generic[E, C]):
         return {}
 
     def inventory(self, examples: Iterable[E]) -> set[str]:
-        """What a model could have learned by heart (label and surface of entities): seen and unseen are scored apart."""
+        """What a model could have learned by heart (label and surface of entities), to score seen and unseen apart."""
         return set()
 
     def confusion(

@@ -70,8 +70,12 @@ class TextClassificationExample(Example):
 
 class TextClassificationConfig(TaskConfig):
     name: Literal["text_classification"] = "text_classification"
-    multi_label: bool = Field(default=False, description="any number of labels a text, each with its own threshold test")
-    threshold: float = Field(default=0.5, gt=0, lt=1, description="multi_label: probability from which a label is given")
+    multi_label: bool = Field(
+        default=False, description="any number of labels a text, each with its own threshold test"
+    )
+    threshold: float = Field(
+        default=0.5, gt=0, lt=1, description="multi_label: probability from which a label is given"
+    )
     pooling: Literal["mean", "cls", "max"] = Field(default="mean", description="tokens to one vector")
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -109,7 +113,9 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
             if label not in self.label_ids
         ]
         if not self.config.multi_label and example.labels is not None and len(example.labels) != 1:
-            problems.append(f"has {len(example.labels)} labels: set task.multi_label: true, or give one 'label'")
+            problems.append(
+                f"has {len(example.labels)} labels: set task.multi_label: true, or give one 'label'"
+            )
         return problems
 
     def as_example(self, item: Any) -> TextClassificationExample:
@@ -190,7 +196,9 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
         if self.config.multi_label:
             return None
-        right = [p["label"] == example.all_labels[0] for example, p in zip(examples, predictions, strict=True)]
+        right = [
+            p["label"] == example.all_labels[0] for example, p in zip(examples, predictions, strict=True)
+        ]
         return np.array([p["score"] for p in predictions]), np.array(right, dtype=bool)
 
     def lost_labels(self, example: TextClassificationExample, tokenizer: Tokenizer) -> list[str]:
@@ -202,8 +210,9 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
 
 
 def softmax(logits_L: NDArray[np.float64]) -> NDArray[np.float64]:
-    exponents: NDArray[np.float64] = np.exp(logits_L - logits_L.max())
-    return exponents / exponents.sum()
+    exponents = np.exp(logits_L - logits_L.max())
+    probabilities: NDArray[np.float64] = exponents / exponents.sum()
+    return probabilities
 
 
 def _shown(labels: Sequence[str], most: int = 20) -> str:

@@ -43,7 +43,9 @@ class TextEmbeddingExample(Example):
         triple = self.anchor is not None and self.positive is not None and self.text is None
         pair = self.text is not None and self.anchor is None and self.positive is None and not self.negatives
         if not triple and not pair:
-            raise ValueError("needs either 'anchor' and 'positive' (and 'negatives'), or 'text' (and 'text_pair', 'score')")
+            raise ValueError(
+                "needs either 'anchor' and 'positive' (and 'negatives'), or 'text' (and 'text_pair', 'score')"
+            )
         return self
 
     @property
@@ -68,7 +70,9 @@ class TextEmbeddingConfig(TaskConfig):
     )
     temperature: float = Field(default=0.05, gt=0)
     pooling: Literal["mean", "cls", "max"] = "mean"
-    prefix: str = Field(default="", description="put before every text, as the backbone was trained ('query: ')")
+    prefix: str = Field(
+        default="", description="put before every text, as the backbone was trained ('query: ')"
+    )
     evaluate_on: Literal["auto", "retrieval", "similarity"] = Field(
         default="auto", description="dev and test hold anchors with positives, or pairs with a score"
     )
@@ -98,16 +102,17 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
         if isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item):
             return TextEmbeddingExample(text=item[0], text_pair=item[1])
         if isinstance(item, Mapping) and isinstance(item.get("text"), str):
-            return TextEmbeddingExample(
-                text=item["text"], text_pair=item.get("text_pair"), id=item.get("id")
-            )
+            return TextEmbeddingExample(text=item["text"], text_pair=item.get("text_pair"), id=item.get("id"))
         raise UserError(f"text_embedding embeds a text, a pair of texts or {{'text': ...}}, not {item!r}")
 
     def featurize(self, example: TextEmbeddingExample, tokenizer: Tokenizer) -> list[Row]:
         rows = []
         for position, text in enumerate(example.texts):
             (row, *_) = window_rows(
-                tokenizer.encode(self.config.prefix + text), tokenizer, max_length=self.config.max_length, overlap=0
+                tokenizer.encode(self.config.prefix + text),
+                tokenizer,
+                max_length=self.config.max_length,
+                overlap=0,
             )
             row.targets["role"] = min(position, NEGATIVE)
             if example.score is not None:
@@ -162,7 +167,9 @@ def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
 
 
 def _normal(vectors_ND: NDArray[np.float64]) -> NDArray[np.float64]:
-    normal: NDArray[np.float64] = vectors_ND / np.maximum(1e-12, np.linalg.norm(vectors_ND, axis=1, keepdims=True))
+    normal: NDArray[np.float64] = vectors_ND / np.maximum(
+        1e-12, np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    )
     return normal
 
 

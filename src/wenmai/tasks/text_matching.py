@@ -122,7 +122,9 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
 
     def build_head(self, backbone: Backbone) -> Head:
         if self.regression:
-            return RegressionHead(backbone.hidden_size, pooling=self.config.pooling, dropout=self.config.dropout)
+            return RegressionHead(
+                backbone.hidden_size, pooling=self.config.pooling, dropout=self.config.dropout
+            )
         return ClassificationHead(
             backbone.hidden_size,
             len(self.labels),

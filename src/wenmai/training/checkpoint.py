@@ -44,7 +44,11 @@ class TrainState:
 
 
 def save_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: TrainState, fingerprint: str
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    fingerprint: str,
 ) -> None:
     """Replaces the checkpoint at once; a kill at any moment leaves the old one or the new one.
 

@@ -67,9 +67,11 @@ def _whole_step(
     loss, count = head.loss(outputs, targets)
     slopes = torch.autograd.grad(loss, [outputs[name] for name in names])
     sizes = [len(part[names[0]]) for part in parts]
-    shares = zip(*(slope.split(sizes) for slope in slopes), strict=True)
+    shares = zip(*(torch.split(slope, sizes) for slope in slopes), strict=True)
     for batch, seed, share in zip(batches, seeds, shares, strict=True):
         torch.manual_seed(seed)
         again = forward(batch, "train")
-        backward(torch.stack([(again[name] * slope).sum() for name, slope in zip(names, share, strict=True)]).sum())
+        backward(
+            torch.stack([(again[name] * slope).sum() for name, slope in zip(names, share, strict=True)]).sum()
+        )
     return float(loss.detach()), count

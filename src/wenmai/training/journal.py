@@ -21,14 +21,14 @@ class Journal:
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool):
         self.path = folder / "log.jsonl"
-        write_text(self.path, "".join(f"{json.dumps(e, ensure_ascii=False)}\n" for e in read_log(self.path, step)))
+        write_text(
+            self.path, "".join(f"{json.dumps(e, ensure_ascii=False)}\n" for e in read_log(self.path, step))
+        )
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
-                str(folder / "tensorboard"), purge_step=step + 1 if step else None
-            )
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         line = json.dumps({"event": event, "step": step, **values}, ensure_ascii=False)

@@ -41,7 +41,7 @@ def steps_from(
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     loader: DataLoader[Batch] = DataLoader(
         _Batches(maker),
-        sampler=sampler,  # type: ignore[arg-type]
+        sampler=sampler,
         batch_size=None,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),

@@ -38,7 +38,10 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, object
     """Backbone and head, each with and without weight decay (biases, norms and other vectors have none)."""
     head_rate = config.head_learning_rate or config.learning_rate
     groups = []
-    for name, part, rate in (("backbone", model.backbone, config.learning_rate), ("head", model.head, head_rate)):
+    for name, part, rate in (
+        ("backbone", model.backbone, config.learning_rate),
+        ("head", model.head, head_rate),
+    ):
         trained = [p for p in part.parameters() if p.requires_grad]
         for suffix, decay, chosen in (
             ("decay", config.weight_decay, [p for p in trained if p.ndim >= 2]),
@@ -46,7 +49,13 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, object
         ):
             if chosen:
                 groups.append(
-                    {"params": chosen, "name": f"{name}.{suffix}", "lr": rate, "base_lr": rate, "weight_decay": decay}
+                    {
+                        "params": chosen,
+                        "name": f"{name}.{suffix}",
+                        "lr": rate,
+                        "base_lr": rate,
+                        "weight_decay": decay,
+                    }
                 )
     return groups
 

@@ -1,4 +1,4 @@
-"""From a configuration to what the loop needs: data, task, model, plan. All that can fail does so here, before any work."""
+"""From a configuration to what the loop needs: data, task, model, plan. All that can fail does so here, at once."""
 
 from __future__ import annotations
 
@@ -191,5 +191,3 @@ def _fingerprint(config: RunConfig, task: Task[Any, Any], lengths: Ints) -> str:
     digest = hashlib.sha256(json.dumps([tree, task.labels], sort_keys=True, ensure_ascii=False).encode())
     digest.update(lengths.tobytes())
     return digest.hexdigest()
-
-

@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def train(
     precision = resolved_precision(config.precision, device)
     open_run_folder(run, resume=resume, overwrite=overwrite)
     work = prepare(config, progress)
-    write_text(run / "known.json", json.dumps(sorted(work.task.inventory(work.data["train"])), ensure_ascii=False))
+    write_text(
+        run / "known.json", json.dumps(sorted(work.task.inventory(work.data["train"])), ensure_ascii=False)
+    )
     save_config(config, run / "config.yaml")
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -96,7 +99,12 @@ def train(
             if state.step in evaluate_at and state.evaluated < state.step:
                 evaluate(config, work, state, journal, run, stop)
             ended = state.step >= total or patience_is_over(config, state)
-            if state.step in save_at or (state.step in evaluate_at and config.train.save_steps is None) or stop or ended:
+            if (
+                state.step in save_at
+                or (state.step in evaluate_at and config.train.save_steps is None)
+                or stop
+                or ended
+            ):
                 state.finished = ended and not stop
                 if state.finished and not evaluate_at:
                     save_bundle(run / "bundle", work.task, work.model, work.tokenizer)
@@ -115,7 +123,9 @@ def train(
                 optimizer, schedule_factor(config.train.schedule, state.step, total=total, warmup=warmup)
             )
             seeds = [dropout_seed(config.seed, state.step, part) for part in range(len(batches))]
-            on_device = [{key: value.to(accelerator.device) for key, value in batch.items()} for batch in batches]
+            on_device = [
+                {key: value.to(accelerator.device) for key, value in batch.items()} for batch in batches
+            ]
             loss, terms = accumulate(model, work.model.head, on_device, seeds, accelerator.backward)
             gradients_divided_by(work.model.parameters(), terms)
             norm = clipped(accelerator, work.model, config.train.max_grad_norm)
@@ -131,7 +141,9 @@ def train(
                 values = window_values(state, epoch, rates, now - clock)
                 clock = now
                 journal.write("train", state.step, values)
-                bar.advance(0, loss=f"{values['loss']:.4f}", tokens_per_second=f"{values['tokens_per_second']:.0f}")
+                bar.advance(
+                    0, loss=f"{values['loss']:.4f}", tokens_per_second=f"{values['tokens_per_second']:.0f}"
+                )
             bar.advance(1, **shown_metric(work, state))
     journal.close()
     shutil.rmtree(run / "cache", ignore_errors=True)
@@ -142,12 +154,13 @@ def evaluate(
     config: RunConfig, work: Prepared, state: TrainState, journal: Journal, run: Path, stop: StopRequest
 ) -> None:
     """Scores the dev set, writes it down and keeps the best model; leaves early when asked to stop."""
+    examples = evenly_spread(work.data["dev"], config.train.eval_examples)
     found = []
-    for prediction in predictions(work.model, work.task, work.tokenizer, work.data["dev"]):
+    for prediction in predictions(work.model, work.task, work.tokenizer, examples):
         if stop:
             return
         found.append(prediction)
-    metrics = work.task.score(list(work.data["dev"]), found).values()
+    metrics = work.task.score(examples, found).values()
     primary = config.train.metric_for_best_model or work.task.primary_metric
     if primary not in metrics:
         raise ConfigError(
@@ -164,6 +177,13 @@ def evaluate(
     state.evaluated = state.step
     overall = {key: metric for key, metric in metrics.items() if not key.startswith("label/")}
     journal.write("eval", state.step, {"metrics": overall, "primary_metric": primary, "best": best})
+
+
+def evenly_spread(examples: Sequence[Any], most: int | None) -> list[Any]:
+    """At most so many of the examples, from everywhere in the file and always the same ones."""
+    if most is None or most >= len(examples):
+        return list(examples)
+    return [examples[i * len(examples) // most] for i in range(most)]
 
 
 def patience_is_over(config: RunConfig, state: TrainState) -> bool:
@@ -221,7 +241,9 @@ def refuse_not_finite(
     )
 
 
-def add_to_window(state: TrainState, *, loss: float, terms: int, norm: float, work: Prepared, step: Ints) -> None:
+def add_to_window(
+    state: TrainState, *, loss: float, terms: int, norm: float, work: Prepared, step: Ints
+) -> None:
     """Adds a step to the sums that the next line of the log is made of."""
     added = {
         "loss": loss,
@@ -252,5 +274,3 @@ def shown_metric(work: Prepared, state: TrainState) -> dict[str, str]:
     if state.best_metric is None:
         return {}
     return {f"best_{work.task.primary_metric}": f"{state.best_metric:.4f}"}
-
-

@@ -1,0 +1,302 @@
+"""The configuration of a run: one tree of records; unknown keys are refused, all errors are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+
+from wenmai.atomic import write_text
+from wenmai.backbones.load import BackboneConfig
+from wenmai.config_problems import Key, describe, key_text, near_miss
+from wenmai.data.sources import DataConfig, Source
+from wenmai.errors import ConfigError, Problem
+from wenmai.tasks import TASKS
+from wenmai.tasks.task import TaskConfig
+from wenmai.yaml_file import dump_yaml, parse_yaml, read_yaml
+
+SPLITS = ("train", "dev", "test")
+
+Steps = Annotated[int | float, Field(gt=0)]
+"""A number of optimizer steps, or below 1 a share of all steps."""
+
+
+class TrainConfig(BaseModel):
+    """The ``train:`` section; named as in Hugging Face ``TrainingArguments`` where it has the same thing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float = Field(default=3.0, gt=0, description="how often every example is seen; may be a fraction")
+    max_steps: int | None = Field(default=None, ge=1, description="stop after so many optimizer steps")
+    max_tokens: int | None = Field(default=None, ge=1, description="stop after about so many real tokens")
+    tokens_per_step: int | None = Field(default=None, ge=8, description="token budget of one optimizer step")
+    examples_per_step: int | None = Field(default=None, ge=1, description="fixed number of examples instead")
+    tokens_per_micro_batch: int | None = Field(
+        default=None,
+        ge=8,
+        description="what goes through the model at once; changes memory, never the result",
+    )
+    examples_per_micro_batch: int | None = Field(
+        default=None, ge=1, description="the same, in examples instead of tokens"
+    )
+    learning_rate: float = Field(default=3e-5, gt=0, description="highest rate, reached after the warm-up")
+    head_learning_rate: float | None = Field(default=None, gt=0, description="default: learning_rate")
+    schedule: Literal["linear", "constant", "cosine"] = Field(
+        default="linear", description="how the rate falls after the warm-up"
+    )
+    warmup_steps: int | float = Field(default=0.1, ge=0, description="below 1: share of all steps")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW; not for biases and norms")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="longer gradients are shortened to it; null: never"
+    )
+    eval_steps: Steps | None = Field(default=None, description="default: after every epoch")
+    save_steps: Steps | None = Field(default=None, description="default: after every evaluation")
+    logging_steps: int = Field(default=10, ge=1, description="steps between two lines of log.jsonl")
+    eval_examples: int | None = Field(
+        default=None, ge=1, description="score only so many dev examples, evenly spread; default: all"
+    )
+    early_stopping_patience: int | None = Field(
+        default=None, ge=1, description="evaluations without a better metric before training stops"
+    )
+    metric_for_best_model: str | None = Field(default=None, description="default: the task's primary metric")
+    num_workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the trainer")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.tokens_per_step and self.examples_per_step:
+            raise ValueError("tokens_per_step and examples_per_step exclude each other: remove one of them")
+        if self.tokens_per_micro_batch and self.examples_per_micro_batch:
+            raise ValueError(
+                "tokens_per_micro_batch and examples_per_micro_batch exclude each other: remove one"
+            )
+        return self
+
+
+def task_section(value: object) -> object:
+    """The ``task:`` section as the record of the task it names; what names no task is left as it is.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    if not isinstance(value, Mapping) or "name" not in value:
+        return value
+    name = value["name"]
+    if name not in TASKS:
+        hint = near_miss(str(name), list(TASKS))
+        raise ValueError(f"unknown task '{name}'; {hint}allowed: {', '.join(TASKS)}")
+    return TASKS[name].Config.model_validate(value)
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run does; saved with the run as ``config.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Annotated[SerializeAsAny[TaskConfig], BeforeValidator(task_section)]
+    backbone: BackboneConfig
+    data: DataConfig
+    train: TrainConfig = TrainConfig()
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 where the GPU computes it, else fp32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: a GPU where there is one"
+    )
+    trackers: list[Literal["tensorboard"]] = Field(
+        default=["tensorboard"], description="beside log.jsonl, which is always written"
+    )
+    seed: int = Field(default=42, ge=0, description="of everything that is drawn")
+    output: str = Field(description="folder of the run")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name in ("dev", "test"):
+            if getattr(self.data, name) is not None and getattr(self.data.split, name) > 0:
+                raise ValueError(f"data.{name} and data.split.{name} exclude each other: remove one of them")
+        if self.train.early_stopping_patience and self.data.dev is None and not self.data.split.dev:
+            raise ValueError(
+                "train.early_stopping_patience needs a dev set: give data.dev or data.split.dev, or remove it"
+            )
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a run's configuration.
+
+    Args:
+        path: a YAML file.
+        overrides: ``train.epochs=5``: the key and, in YAML, its new value; a list or a whole section is fine.
+
+    Raises:
+        ConfigError: with everything that is wrong, each at its file and key.
+    """
+    tree = read_yaml(path)
+    if not isinstance(tree, dict):
+        allowed = ", ".join(RunConfig.model_fields)
+        raise ConfigError(
+            f"{path} is no configuration", [Problem(str(path), f"expected sections: {allowed}")]
+        )
+    written = deepcopy(tree)
+    overridden = [_override(tree, text) for text in overrides]
+
+    def place(key: Key) -> str:
+        from_command_line = any(
+            key[: len(given)] == given or (given[: len(key)] == key and not _holds(written, key))
+            for given in overridden
+        )
+        return ": ".join(filter(None, ["command line" if from_command_line else str(path), key_text(key)]))
+
+    config, problems = _validated(tree, place)
+    if config is None or problems:
+        raise ConfigError(f"{path} can't be used", problems)
+    return config
+
+
+def load_source(path: str, options: Sequence[str] = ()) -> Source:
+    """A data source given on the command line.
+
+    Args:
+        path: file, folder or ``sample:NAME/SPLIT``.
+        options: reading options: ``format=conll``, ``columns={text: 0, label: 1}``.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    tree: dict[str, Any] = {"path": path}
+    for option in options:
+        _override(tree, option)
+    try:
+        return Source.model_validate(tree)
+    except ValidationError as error:
+        problems = describe(
+            error.errors(),
+            tree,
+            record=Source,
+            sections={},
+            place=lambda key: f"command line: {key_text(key)}",
+        )
+        raise ConfigError(f"{path} can't be read this way", list(problems.values())) from None
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Writes the whole tree, defaults included, so that :func:`load_config` gives an equal one.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    write_text(path, dump_yaml(config_tree(config)))
+
+
+def config_tree(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain values.
+
+    A split keeps only what was written for it: its other reading options come from the ``data:`` section.
+    """
+    tree = config.model_dump(mode="json")
+    for name in SPLITS:
+        source: Source | None = getattr(config.data, name)
+        if source is not None:
+            tree["data"][name] = source.model_dump(mode="json", exclude_unset=True)
+    return tree
+
+
+def _override(tree: dict[str, Any], text: str) -> Key:
+    """Puts ``a.b=value`` into the tree and returns its key."""
+    name, equals, value = text.partition("=")
+    key = tuple(name.strip().split("."))
+    if not equals or not all(key):
+        message = "expected key=value, for example train.epochs=5"
+        raise ConfigError("the command line can't be used", [Problem(f"command line: {text}", message)])
+    section = tree
+    for part in key[:-1]:
+        inner = section.get(part)
+        if isinstance(inner, str) and part in SPLITS:
+            inner = {"path": inner}
+        section[part] = inner = dict(inner) if isinstance(inner, dict) else {}
+        section = inner
+    section[key[-1]] = parse_yaml(value, f"command line: {name}")
+    return key
+
+
+def _holds(tree: Any, key: Key) -> bool:
+    return not key or (isinstance(tree, dict) and key[0] in tree and _holds(tree[key[0]], key[1:]))
+
+
+def _validated(tree: dict[str, Any], place: Callable[[Key], str]) -> tuple[RunConfig | None, list[Problem]]:
+    """The record, or all that is wrong with the tree.
+
+    Checks of keys against each other run only once every key is fine by itself, so what is found wrong is taken
+    out and the rest looked at again until nothing new turns up. A value that is gone can make its section look
+    incomplete to the checks over all sections (key ``()``), so these count only as long as nothing but unknown
+    keys was taken out.
+    """
+    problems: dict[Key, Problem] = {}
+    while True:
+        found = _problems(tree, place)
+        if isinstance(found, RunConfig):
+            return (None if problems else found), _in_order(problems)
+        only_unknown = all(problem.message.startswith("unknown key") for problem in problems.values())
+        new = {key: found[key] for key in found if key not in problems and (key or only_unknown)}
+        if not new:
+            return None, _in_order(problems)
+        problems.update(new)
+        for key in new:
+            tree = _without(tree, key)
+
+
+def _problems(tree: dict[str, Any], place: Callable[[Key], str]) -> RunConfig | dict[Key, Problem]:
+    section = tree.get("task")
+    sections: dict[str, type[BaseModel]] = {}
+    found: dict[Key, Problem] = {}
+    task: Any = section
+    if isinstance(section, dict):
+        record = TASKS[section["name"]].Config if section.get("name") in TASKS else TaskConfig
+        sections["task"] = record
+        try:
+            task = task_section(section)
+        except ValidationError as error:
+            found = describe(
+                error.errors(), section, record=record, sections={}, place=lambda key: place(("task", *key))
+            )
+            found = {("task", *key): problem for key, problem in found.items()}
+            task = TaskConfig(name="")
+        except ValueError as error:
+            found[("task", "name")] = Problem(place(("task", "name")), str(error))
+            task = TaskConfig(name="")
+    try:
+        config = RunConfig.model_validate({**tree, "task": task} if "task" in tree else tree)
+    except ValidationError as error:
+        found |= describe(error.errors(), tree, record=RunConfig, sections=sections, place=place)
+        return found
+    return found or config
+
+
+def _without(tree: dict[str, Any], key: Key) -> dict[str, Any]:
+    """A copy of the tree without this value, or without the list that it stands in."""
+    name = key[0] if key else None
+    if not isinstance(name, str) or name not in tree:
+        return tree
+    if len(key) > 1 and isinstance(tree[name], dict):
+        return {**tree, name: _without(tree[name], key[1:])}
+    return {other: value for other, value in tree.items() if other != name}
+
+
+def _in_order(problems: Mapping[Key, Problem]) -> list[Problem]:
+    order = {name: i for i, name in enumerate(RunConfig.model_fields)}
+    return [
+        problems[key] for key in sorted(problems, key=lambda key: order.get(str(key[0]) if key else "", -1))
+    ]

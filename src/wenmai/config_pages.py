@@ -1,0 +1,187 @@
+"""The configuration as text for people: a commented file to start from, and the reference of all keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from wenmai.backbones.load import BackboneConfig
+from wenmai.config import SPLITS, RunConfig, TrainConfig
+from wenmai.config_problems import near_miss, record_of
+from wenmai.data.sources import DataConfig, Reading, Split
+from wenmai.errors import UserError
+from wenmai.tasks import TASKS
+
+_KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
+_BOUNDS = {Gt: ("gt", ">"), Ge: ("ge", "≥"), Lt: ("lt", "<"), Le: ("le", "≤")}
+
+_REFERENCE_HEAD = """\
+# Configuration
+
+A run is described by one YAML file; `wenmai init TASK` writes one to start from, `wenmai check FILE` looks at it and
+at its data. Every key can be set on the command line too: `wenmai train ner.yaml train.epochs=5 data.dev=dev.jsonl`.
+The value is YAML: `data.rows='[0, 1000]'`, `data.columns='{text: 0, label: 1}'`.
+
+Unknown keys are refused, and all problems of a file are told at once. Relative paths start from the folder in which
+the command runs, or from `data.root`. The whole tree, defaults included, is saved with the run as `config.yaml`:
+`wenmai train runs/ner/config.yaml` repeats it. Nothing is read from environment variables.
+
+Values are those of YAML 1.2: only `true`, `false`, `null` and numbers are special. `3e-5` is a number, `no` is a text.
+No key may stand twice in a section.
+
+This page lists every key. It is made from the records in the code, and a test keeps the two equal.
+"""
+
+
+@dataclass(frozen=True)
+class ConfigKey:
+    """One key of a section: ``default`` is its YAML, None where the key must be given."""
+
+    name: str
+    kind: str
+    default: str | None
+    description: str
+
+
+def keys_of(record: type[BaseModel]) -> Iterator[ConfigKey]:
+    """The keys of a section that hold plain values, in their order."""
+    for name, field in record.model_fields.items():
+        if record_of(field.annotation) is not None:
+            continue
+        default = None if field.is_required() else _inline(field.default)
+        yield ConfigKey(name, _kind(field), default, field.description or "")
+
+
+def starter(task: str) -> str:
+    """A configuration to start from: what must be given stands there, what may be given stands as a comment.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    if task not in TASKS:
+        raise UserError(f"unknown task '{task}'; {near_miss(task, list(TASKS))}allowed: {', '.join(TASKS)}")
+    record_form = (TASKS[task].Example.__doc__ or "").strip().split("\n")[0].replace("``", "")
+    lines = [
+        f"# A {task} run. Next: wenmai check FILE, then wenmai train FILE. What stands behind # shows the defaults.",
+        "",
+        "task:",
+        f"  name: {task}",
+        *_optional(TASKS[task].Config, leave_out={"name"}),
+        "",
+        "backbone:",
+        "  model: e5-small  # or a folder, or a name on the Hugging Face hub",
+        *_optional(BackboneConfig, leave_out={"model"}),
+        "",
+        f"# Records: {record_form}",
+        "data:",
+        "  train: data/train.jsonl",
+        "  dev: data/dev.jsonl",
+        "  # test: data/test.jsonl",
+        *_optional(DataConfig),
+        "  # split:  # parts of the training file to hold out, where no file of their own is named",
+        *_optional(Split, indent="  #   "),
+        "",
+        "train:",
+        "  epochs: 3",
+        *_optional(TrainConfig, leave_out={"epochs"}),
+        "",
+        f"output: runs/{task}  # folder of the run",
+        *_optional(RunConfig, leave_out={"output"}, indent="# "),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def reference_page() -> str:
+    """``docs/configuration.md``."""
+    parts = [_REFERENCE_HEAD, "## At the top\n", _table(RunConfig)]
+    parts += ["## `task:`\n", "`name` decides which other keys are allowed.\n"]
+    for name, task in TASKS.items():
+        parts += [f"### `name: {name}`\n", _table(task.Config)]
+    parts += ["## `backbone:`\n", _table(BackboneConfig)]
+    parts += [
+        "## `data:`\n",
+        f"{', '.join(f'`{name}`' for name in SPLITS)} name the files: a path (`data.train: train.jsonl`), or a section with "
+        f"`path` and any of the keys {', '.join(f'`{name}`' for name in Reading.model_fields)}, which then count for this "
+        "file only. A path is a file, a folder (brat, a saved dataset), or `sample:NAME/SPLIT` (`wenmai samples` lists "
+        "them). `train` must be given.\n",
+        _table(DataConfig),
+        "### `data.split:`\n",
+        _table(Split),
+    ]
+    parts += ["## `train:`\n", _table(TrainConfig)]
+    return "\n".join(parts)
+
+
+def _optional(
+    record: type[BaseModel], leave_out: AbstractSet[str] = frozenset(), indent: str = "  # "
+) -> list[str]:
+    lines = []
+    for key in keys_of(record):
+        if key.name not in leave_out:
+            choices = key.kind.replace("`", "") if key.kind.startswith("`") else ""
+            comment = "; ".join(filter(None, [choices, key.description]))
+            lines.append(f"{indent}{key.name}: {key.default}" + (f"  # {comment}" if comment else ""))
+    return lines
+
+
+def _inline(value: Any) -> str:
+    plain = isinstance(value, str) and value != "" and value.replace("-", "").isalnum()
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _table(record: type[BaseModel]) -> str:
+    lines = ["| key | value | default | |", "| --- | --- | --- | --- |"]
+    for key in keys_of(record):
+        default = "must be given" if key.default is None else f"`{key.default}`"
+        cells = (f"`{key.name}`", key.kind, default, key.description)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _kind(field: FieldInfo) -> str:
+    bounds = [*field.metadata, *_inner_metadata(field.annotation)]
+    limits = [
+        f"{sign} {getattr(bound, name):g}"
+        for bound in bounds
+        for kind, (name, sign) in _BOUNDS.items()
+        if isinstance(bound, kind)
+    ]
+    return ", ".join([_words(field.annotation), *limits])
+
+
+def _inner_metadata(annotation: Any) -> list[Any]:
+    """The constraints of ``Annotated[...] | None``."""
+    found = []
+    for inner in get_args(annotation):
+        if get_origin(inner) is Annotated:
+            for item in get_args(inner)[1:]:
+                found += item.metadata if isinstance(item, FieldInfo) else [item]
+    return found
+
+
+def _words(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(inner[0])
+    if origin is Literal:
+        return " | ".join(f"`{choice}`" for choice in inner)
+    if origin in (Union, UnionType):
+        words = list(dict.fromkeys(map(_words, inner)))
+        if "number" in words and "whole number" in words:
+            words.remove("whole number")
+        return " or ".join(words)
+    if origin is list:
+        return f"list of {_words(inner[0])}"
+    if origin is tuple:
+        return f"list [{', '.join(map(_words, inner))}]"
+    if origin is dict:
+        return f"keys: {_words(inner[1])}"
+    return _KINDS[annotation]

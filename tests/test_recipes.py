@@ -1,0 +1,98 @@
+"""Every shipped recipe loads, and those for the corpora beside the checkout read their files as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wenmai.check import labels_of
+from wenmai.config import SPLITS, RunConfig, load_config
+from wenmai.data.examples import Examples, read_examples
+from wenmai.data.sources import Source
+from wenmai.tasks import TASKS
+from wenmai.tasks.task import Example
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+RECIPES = sorted((CHECKOUT / "recipes").rglob("*.yaml"))
+CORPORA = [path for path in RECIPES if path.parent.name == "corpora"]
+COUNTS = {
+    "afqmc": {"train": 34_334, "test": 4_316},
+    "cluener": {"train": 10_748, "test": 1_343},
+    "lcqmc": {"train": 8_802, "test": 12_500},
+    "literature_re_brat": {"train": 30, "test": 9},
+    "msra_ner": {"train": 10_000, "test": 2_000},
+    "online_shopping_10_cats": {"train": 17_592},
+    "resume_ner": {"train": 3_821, "dev": 463, "test": 477},
+    "thucnews_titles": {"train": 10_000, "test": 10_000},
+    "waimai_10k": {"train": 11_987},
+    "weibo_ner": {"train": 1_350, "dev": 270, "test": 270},
+}
+"""Records a file, as counted when the corpora were collected."""
+LABELS = {
+    "afqmc": {"same", "different"},
+    "literature_re_brat": {"Abstract", "Location", "Metric", "Organization", "Person", "Thing", "Time"},
+    "msra_ner": {"PER", "LOC", "ORG"},
+    "resume_ner": {"NAME", "ORG", "TITLE", "EDU", "PRO", "CONT", "RACE", "LOC"},
+    "waimai_10k": {"positive", "negative"},
+    "weibo_ner": {f"{kind}.{form}" for kind in ("PER", "ORG", "GPE", "LOC") for form in ("NAM", "NOM")},
+}
+
+
+def sources(config: RunConfig) -> dict[str, Source]:
+    found = {name: config.data.source(name) for name in SPLITS}
+    return {name: source for name, source in found.items() if source is not None}
+
+
+def read(config: RunConfig, source: Source) -> Examples[Example]:
+    example = TASKS[config.task.name].Example
+    return read_examples(source, example, on_error=config.data.on_error, require_labels=True)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_explains_itself(path: Path) -> None:
+    config = load_config(path)
+    assert config.output == f"runs/{path.stem}"
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert config.data.dev is not None or config.data.split.dev > 0, "the best model is chosen on dev"
+
+
+def test_every_task_has_a_recipe() -> None:
+    assert {load_config(CHECKOUT / "recipes" / f"{task}.yaml").task.name for task in TASKS} == set(TASKS)
+
+
+def test_the_corpora_are_those_that_were_counted() -> None:
+    assert {path.stem for path in CORPORA} == set(COUNTS)
+
+
+@pytest.mark.parametrize("path", CORPORA, ids=lambda path: path.stem)
+def test_corpora_are_read_as_they_are(path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    config = load_config(path)
+    labels: set[str] = set()
+    for name, source in sources(config).items():
+        first = source.model_copy(update={"rows": first_rows(source, 200)})
+        examples = read(config, first)
+        assert len(examples) == min(200, COUNTS[path.stem][name])
+        labels |= {label for example in examples for label in labels_of(example.model_dump())}
+    assert labels <= LABELS.get(path.stem, labels)
+
+
+def first_rows(source: Source, count: int) -> tuple[int, int]:
+    start = source.rows[0] if source.rows else 0
+    return (start, start + count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CORPORA, ids=lambda path: path.stem)
+def test_corpora_hold_what_was_counted(
+    path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    config = load_config(path)
+    labels: set[str] = set()
+    for name, source in sources(config).items():
+        examples = read(config, source)
+        assert len(examples) == COUNTS[path.stem][name]
+        labels |= {label for example in examples for label in labels_of(example.model_dump())}
+    assert labels == LABELS.get(path.stem, labels)
