@@ -1,0 +1,1 @@
+"""From a bundle and a test set to numbers, and from run folders to a page that explains them."""

@@ -1,0 +1,192 @@
+"""Lines of ``predictions.jsonl`` as cases to look at: what was right, what was wrong and in which way."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wenmai.errors import UserError
+from wenmai.evaluation.slices import slice_names, slice_of
+from wenmai.metrics.spans import span_errors
+from wenmai.text.spans import Span
+
+MOST_CASES = 2000
+MOST_CHARACTERS = 4_000_000
+"""Together, so that the page stays quick to open."""
+MOST_SCORES = 5
+
+Case = dict[str, Any]
+Line = Mapping[str, Any]
+DECIDED = frozenset({"id", "label", "labels"})
+"""Texts in a prediction that are no text of the user's."""
+
+
+def read_predictions(path: Path) -> Iterator[Line]:
+    """The predictions of a file, one at a time.
+
+    Raises:
+        UserError: a line is no JSON object.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, text in enumerate(file, start=1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}:{number}: is no prediction ({error}): run wenmai evaluate again"
+                ) from error
+            yield line
+
+
+def choose(
+    lines: Iterable[Line], edges: Sequence[int], *, most: int = MOST_CASES, characters: int = MOST_CHARACTERS
+) -> dict[str, Any]:
+    """The cases for a page: errors before right ones, each in the order of the file.
+
+    Args:
+        edges: of the slices by text length.
+        most: cases to keep.
+        characters: of all kept texts together.
+
+    Returns:
+        ``cases``, how many lines there are (``total``) and hold an error (``errors``), ``slices`` by name.
+    """
+    names = slice_names(edges)
+    wrong: list[Case] = []
+    others: list[Case] = []
+    total = errors = 0
+    for number, line in enumerate(lines, start=1):
+        case = as_case(line, number)
+        case["slice"] = names[slice_of(case["length"], edges)]
+        total += 1
+        errors += case["right"] is False
+        kept = wrong if case["right"] is False else others
+        if len(kept) < most:
+            kept.append(case)
+    kept = []
+    for case in (*wrong, *others):
+        characters -= case["length"]
+        if len(kept) == most or (kept and characters < 0):
+            break
+        kept.append(case)
+    return {"cases": kept, "total": total, "errors": errors, "slices": names}
+
+
+def as_case(line: Line, number: int) -> Case:
+    """One line in the form that the page draws.
+
+    Args:
+        number: of the line, from 1.
+    """
+    texts = [[name, value] for name, value in line.items() if isinstance(value, str) and name not in DECIDED]
+    return {
+        "line": number,
+        "id": line.get("id"),
+        "texts": texts,
+        "length": sum(len(text) for _, text in texts),
+        "seen": line.get("seen"),
+        "spans": [],
+        "gold": None,
+        "predicted": None,
+        "scores": [],
+        "right": None,
+        "kinds": [],
+        "labels": [],
+        **_judged(line),
+    }
+
+
+def _judged(line: Line) -> Case:
+    gold = line.get("gold") or {}
+    if "entities" in line:
+        return _spans(line["entities"], gold.get("entities"))
+    if "label" in line:
+        wanted = gold.get("label", (gold.get("labels") or [None])[0])
+        return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
+    if "labels" in line:
+        wanted = gold.get("labels", [gold["label"]] if "label" in gold else None)
+        return {**_classes(line["labels"], wanted), "scores": _best(line)}
+    return _numbers(line, gold)
+
+
+def _spans(entities: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]] | None) -> Case:
+    predicted = {Span(e["start"], e["end"], e["label"]): e.get("score") for e in entities}
+    if wanted is None:
+        gold, errors = set(predicted), []
+    else:
+        gold = {Span(e["start"], e["end"], e["label"]) for e in wanted}
+        errors = span_errors(gold, set(predicted))
+    kinds = {("missed", error.gold): error.kind for error in errors if error.gold}
+    kinds |= {("spurious", error.predicted): error.kind for error in errors if error.predicted}
+    spans = []
+    for span in sorted(gold | set(predicted)):
+        status = "correct" if span in gold and span in predicted else "missed" if span in gold else "spurious"
+        kind = _words(kinds.get((status, span), "correct"))
+        score = predicted.get(span)
+        spans.append({**span._asdict(), "status": status, "kind": kind, "score": score})
+    return {
+        "spans": spans,
+        "right": None if wanted is None else not errors,
+        "kinds": sorted({_words(error.kind) for error in errors}),
+        "labels": sorted({span.label for span in gold | set(predicted)}),
+    }
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _classes(predicted: Sequence[str], gold: Sequence[str] | None) -> Case:
+    shown: Case = {"predicted": _joined(predicted), "labels": sorted({*predicted, *(gold or ())})}
+    if gold is None:
+        return shown
+    right = set(predicted) == set(gold)
+    if len(gold) == len(predicted) == 1:
+        kinds = [] if right else [f"{gold[0]} → {predicted[0]}"]
+    else:
+        kinds = [
+            name
+            for name, left in (
+                ("missed", set(gold) - set(predicted)),
+                ("spurious", set(predicted) - set(gold)),
+            )
+            if left
+        ]
+    return {**shown, "gold": _joined(gold), "right": right, "kinds": kinds}
+
+
+def _joined(labels: Sequence[str]) -> str:
+    return "、".join(labels) if labels else "(no label)"
+
+
+def _best(line: Line) -> list[tuple[str, float]]:
+    scores = line.get("scores") or {}
+    return sorted(scores.items(), key=lambda item: -item[1])[:MOST_SCORES]
+
+
+def _numbers(line: Line, gold: Mapping[str, Any]) -> Case:
+    """Tasks that predict numbers: there is no right and wrong, only near and far."""
+    found = {
+        name: line[name]
+        for name in line
+        if isinstance(line[name], int | float) and name not in ("id", "seen")
+    }
+    wanted = {name: float(value) for name, value in gold.items() if _is_number(value)}
+    return {
+        "predicted": _listed(found) if found else None,
+        "gold": _listed(wanted) if wanted else None,
+    }
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return math.isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in numbers.items())

@@ -1,0 +1,222 @@
+"""Predictions against gold: ``metrics.json`` and ``predictions.jsonl``, which other tools may rely on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wenmai.atomic import write_text, writing
+from wenmai.bundle import bundle_folder
+from wenmai.data.examples import Examples, read_examples
+from wenmai.data.sources import Source
+from wenmai.errors import UserError
+from wenmai.evaluation.slices import LENGTH_EDGES, by_length, in_order, slice_names
+from wenmai.inference.predictor import Predictor, load
+from wenmai.metrics.calibration import calibration
+from wenmai.metrics.scores import Interval, Scores, Values
+from wenmai.progress import SILENT, Progress
+from wenmai.tasks.task import Example, Prediction, Task
+from wenmai.version import __version__
+
+LABEL_PREFIX = "label/"
+Report = dict[str, Any]
+
+
+def evaluate(
+    bundle: Path | str,
+    data: Source | str | Path | Sequence[Example],
+    *,
+    split: str = "test",
+    output: Path | None = None,
+    known: Path | None = None,
+    slices: Sequence[int] = LENGTH_EDGES,
+    resamples: int = 1000,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Report:
+    """Scores a bundle on labelled data and writes ``evaluation/SPLIT/{predictions.jsonl,metrics.json}``.
+
+    ``predictions.jsonl`` has one line an example, in their order: the prediction, the labels of the data as
+    ``gold``, and ``seen``: whether all that is in ``gold`` was in the training set (where a task can tell).
+
+    Args:
+        bundle: a bundle, or a run folder that has one.
+        data: where to read examples, or the examples themselves.
+        split: name of the results.
+        output: the folder that gets ``evaluation/``; default: the bundle's run.
+        known: the inventory of the training set, a JSON list; default: ``known.json`` of the run, if any.
+        slices: lower edges of the text lengths that are scored apart, in characters, from 0.
+        resamples: bootstrap resamples behind each interval.
+
+    Returns:
+        what ``metrics.json`` holds; see :func:`evaluate_predictions`.
+
+    Raises:
+        UserError: the bundle or the data can't be used, there are no labels, or the results can't be written.
+    """
+    slice_names(slices)
+    folder = bundle_folder(Path(bundle))
+    run = folder.parent if (folder.parent / "config.yaml").is_file() else None
+    target = _results_folder(output or run, split, folder)
+    inventory = _inventory(known or (run / "known.json" if run else None), must_exist=known is not None)
+    predictor = load(folder, device=device)
+    examples, name = _examples(data, predictor.task)
+    predictions = list(_written(predictor, examples, inventory, target / "predictions.jsonl", progress))
+    scores = evaluate_predictions(
+        predictor.task, examples, predictions, known=inventory, slices=slices, resamples=resamples, seed=seed
+    )
+    report = {
+        "task": predictor.task.name,
+        "split": split,
+        **scores,
+        "unexpressible": sum(
+            len(predictor.task.lost_labels(example, predictor.tokenizer)) for example in examples
+        ),
+        "bundle": str(bundle),
+        "data": name,
+        "wenmai": __version__,
+    }
+    write_text(
+        target / "metrics.json", json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    )
+    return report
+
+
+def evaluate_predictions(
+    task: Task[Any, Any],
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    *,
+    known: frozenset[str] = frozenset(),
+    slices: Sequence[int] = LENGTH_EDGES,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """Everything that can be said about predictions, as JSON.
+
+    Args:
+        examples, predictions: in the same order; examples without labels are not counted.
+        known: the inventory of the training set (:meth:`Task.inventory`); empty if it is not at hand.
+        slices: see :func:`evaluate`.
+
+    Returns:
+        ``primary_metric`` (a key beside it), ``examples``, every metric over all examples and its
+        ``<metric>_interval`` (95 %, bootstrap over the examples); ``labels``: label -> metrics; ``slices``:
+        kind of slice -> slice -> metrics; ``confusion`` and ``calibration`` where the task has them.
+    """
+    pairs = [pair for pair in zip(examples, predictions, strict=True) if pair[0].labelled]
+    gold, predicted = [example for example, _ in pairs], [prediction for _, prediction in pairs]
+    scores = task.score(gold, predicted)
+    values, intervals = scores.values(), scores.intervals(resamples=resamples, seed=seed)
+    report: Report = {"primary_metric": task.primary_metric, "examples": len(pairs)}
+    for name, value in _overall(values).items():
+        report[name] = value
+        if name in intervals:
+            report[f"{name}_interval"] = list(intervals[name])
+    report["labels"] = _by_label(values, intervals)
+
+    def sliced(part: Scores) -> dict[str, Any]:
+        found: dict[str, Any] = _overall(part.values())
+        bounds = part.intervals(resamples=resamples, seed=seed)
+        if task.primary_metric in bounds:
+            found[f"{task.primary_metric}_interval"] = list(bounds[task.primary_metric])
+        return found
+
+    by_text = by_length([example.length for example in gold], slices)
+    report["slices"] = {
+        "length": {
+            name: {"examples": len(indices), **sliced(scores.subset(indices))}
+            for name, indices in by_text.items()
+        }
+    }
+    for cut, groups in task.breakdowns(gold, predicted, known).items():
+        report["slices"][cut] = {name: sliced(groups[name]) for name in sorted(groups, key=in_order)}
+    report["length_edges"] = list(slices)
+    if confusion := task.confusion(gold, predicted):
+        report["confusion"] = {"labels": list(confusion[0]), "counts": confusion[1].tolist()}
+    if confidences := task.confidences(gold, predicted):
+        report["calibration"] = calibration(*confidences)
+    return report
+
+
+def prediction_line(
+    task: Task[Any, Any], example: Example, prediction: Prediction, *, known: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """A line of ``predictions.jsonl``: the prediction with ``gold`` and ``seen``, see :func:`evaluate`."""
+    line = dict(prediction)
+    gold = example.model_dump(mode="json", exclude_none=True, exclude=_input_fields(type(example)))
+    if example.labelled and gold:
+        line["gold"] = gold
+        inventory = task.inventory([example]) if known else set()
+        if inventory:
+            line["seen"] = inventory <= known
+    return line
+
+
+def _overall(values: Values) -> Values:
+    return {name: value for name, value in values.items() if not name.startswith(LABEL_PREFIX)}
+
+
+def _by_label(values: Values, intervals: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
+    """``label/<name>/<metric>`` to name -> metric; the name may hold slashes itself."""
+    labels: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key.startswith(LABEL_PREFIX):
+            name, _, metric = key.removeprefix(LABEL_PREFIX).rpartition("/")
+            labels.setdefault(name, {})[metric] = value
+            if metric == "f1" and key in intervals:
+                labels[name]["f1_interval"] = list(intervals[key])
+    return labels
+
+
+def _written(
+    predictor: Predictor, examples: Sequence[Example], known: frozenset[str], path: Path, progress: Progress
+) -> Iterator[Prediction]:
+    """Predictions as they come, each on disk before the next is made; the file appears when all are there."""
+    with writing(path) as file, progress.task("evaluating", len(examples), "examples") as step:
+        found = predictor.predict_examples(examples)
+        for example, prediction in zip(examples, found, strict=True):
+            line = prediction_line(predictor.task, example, prediction, known=known)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            step.advance()
+            yield prediction
+
+
+def _input_fields(example_type: type[Example]) -> set[str]:
+    """What a record must have even without labels: its texts, which the prediction repeats anyway."""
+    return {name for name, field in example_type.model_fields.items() if field.is_required()} | {"id"}
+
+
+def _examples(
+    data: Source | str | Path | Sequence[Example], task: Task[Any, Any]
+) -> tuple[Sequence[Example], str | None]:
+    if isinstance(data, Source | str | Path):
+        name = data.path if isinstance(data, Source) else str(data)
+        read: Examples[Example] = read_examples(data, task.Example, require_labels=True)
+        return read, name
+    if not any(example.labelled for example in data):
+        raise UserError(f"none of the {len(data)} examples has labels to score against: predict needs none")
+    return data, None
+
+
+def _results_folder(output: Path | None, split: str, bundle: Path) -> Path:
+    if split in ("", ".", "..") or Path(split).name != split:
+        raise UserError(f"split {split!r} names a folder: give a plain name like 'test'")
+    if output is None:
+        raise UserError(f"{bundle}: lies in no run (no config.yaml beside it): name an output folder")
+    return output / "evaluation" / split
+
+
+def _inventory(path: Path | None, *, must_exist: bool) -> frozenset[str]:
+    if path is None or (not must_exist and not path.is_file()):
+        return frozenset()
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as the inventory of the training set: {error}") from error
+    if not isinstance(known, list) or not all(isinstance(item, str) for item in known):
+        raise UserError(f"{path}: an inventory is a JSON list of texts; remove the file to go without")
+    return frozenset(known)

@@ -1,0 +1,89 @@
+"""Which figures a run has, and how they stand in a page."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from wenmai.errors import UserError
+from wenmai.evaluation import plots
+from wenmai.evaluation.runs import Run
+
+Draw = Callable[[], Figure]
+
+COLOR_NAMES = {
+    plots.INK: "ink",
+    plots.MUTED: "muted",
+    plots.GRID: "grid",
+    plots.WHISKER: "whisker",
+    plots.PAPER: "paper",
+    **{color: f"series-{number}" for number, color in enumerate(plots.SERIES, start=1)},
+}
+"""Colours that the page replaces by its own, so that figures follow its light and dark theme."""
+
+WIDE = 8.0
+"""Inches from which a figure is scrolled rather than shrunk on a narrow screen."""
+
+AXIS_NAMES = {
+    "entity_length": "characters in the entity",
+    "seen": "entities that the training set has, and others",
+}
+
+
+def figures_of(run: Run) -> dict[str, Draw]:
+    """Name -> what draws it, for everything that the run has numbers for."""
+    found: dict[str, Draw] = {}
+    if run.log:
+        found["learning_curves"] = partial(plots.learning_curves, {run.name: run.log})
+    if run.shown is None:
+        return found
+    metrics = run.shown.metrics
+    for cut, groups in metrics.get("slices", {}).items():
+        if groups:
+            axis = AXIS_NAMES.get(cut, cut.replace("_", " ")) if cut != "length" else "characters in the text"
+            bars = metrics_of(groups, run.shown.primary)
+            found[f"by_{cut}"] = partial(plots.bars_by_slice, groups, metrics=bars, xlabel=axis)
+    if metrics.get("labels"):
+        found["labels"] = partial(plots.label_bars, metrics["labels"])
+    if metrics.get("confusion"):
+        found["confusion"] = partial(plots.confusion_heatmap, metrics["confusion"])
+    if any(part["count"] for part in metrics.get("calibration", {}).get("bins", [])):
+        found["calibration"] = partial(plots.calibration_plot, metrics["calibration"])
+    return found
+
+
+def metrics_of(groups: Mapping[str, Mapping[str, Any]], primary: str) -> tuple[str, ...]:
+    """The bars of each slice: precision, recall and F1 where there are such, else the primary metric."""
+    for wanted in (("precision", "recall", "f1"), (primary, "macro_f1"), (primary,)):
+        if all(name in values for values in groups.values() for name in wanted):
+            return wanted
+    return (primary,)
+
+
+def inline(draw: Draw, *, name: str, description: str) -> str:
+    """The figure as a piece of HTML, or a line that says why it can't be drawn here.
+
+    Args:
+        name: unique in the page.
+        description: for readers who can't see it.
+    """
+    try:
+        figure = draw()
+        document = plots.to_svg(figure)
+    except UserError as error:
+        return f'<p class="note">This figure is missing: {html.escape(str(error))}</p>'
+    svg = document[document.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for color, variable in COLOR_NAMES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(description)}" ', 1)
+    wide = figure.get_figwidth() > WIDE
+    return (
+        f'<div class="drawing wide" tabindex="0">{svg}</div>' if wide else f'<div class="drawing">{svg}</div>'
+    )

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from wenmai.evaluation import plots
+
+SLICES = {
+    "0-50": {"examples": 1200, "precision": 0.9, "recall": 0.8, "f1": 0.847, "f1_interval": [0.8, 0.9]},
+    "50-100": {"examples": 7, "precision": 0.5, "recall": 0.25, "f1": 0.333, "f1_interval": [0.1, 0.6]},
+}
+LABELS = {
+    "人名": {"f1": 0.5, "support": 3.0},
+    "组织机构" * 9: {"f1": 0.25, "support": 40.0, "f1_interval": [0.1, 0.4]},
+    "$x_1$": {"f1": 0.0, "support": 0.0},
+}
+BINS = [
+    {"low": i / 4, "high": (i + 1) / 4, "count": i * 10, "confidence": i / 4 + 0.1, "accuracy": i / 4}
+    for i in range(4)
+]
+LOG = [
+    *({"event": "train", "step": step, "loss": 1 / step} for step in range(1, 30)),
+    {"event": "eval", "step": 15, "metrics": {"f1": 0.5}, "primary_metric": "f1", "best": True},
+    {"event": "eval", "step": 29, "metrics": {"f1": 0.4}, "primary_metric": "f1", "best": False},
+]
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "curves": lambda: plots.learning_curves({"甲": LOG, "乙": LOG}),
+    "slices": lambda: plots.bars_by_slice(SLICES, xlabel="文本长度"),
+    "labels": lambda: plots.label_bars(LABELS),
+    "confusion": lambda: plots.confusion_heatmap(
+        {"labels": ["好评", "差\u3000评"], "counts": [[5, 1], [2, 1234]]}
+    ),
+    "calibration": lambda: plots.calibration_plot({"ece": 0.1, "bins": BINS}),
+}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+
+@pytest.fixture(autouse=True)
+def _no_hollow_boxes() -> Iterator[None]:
+    """matplotlib warns when a glyph is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_with_all_its_glyphs(name: str, tmp_path: Path) -> None:
+    figure = FIGURES[name]()
+    assert plots.to_png(figure).startswith(b"\x89PNG")
+    svg = plots.to_svg(figure)
+    assert "<text" not in svg and "font-family" not in svg  # outlines: the page needs no font
+    assert svg == plots.to_svg(FIGURES[name]())
+
+
+def test_the_warning_that_the_others_rely_on_is_raised() -> None:
+    figure = Figure()
+    figure.text(0.5, 0.5, "人名", fontfamily="DejaVu Sans")
+    with pytest.raises(UserWarning, match="Glyph"), matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+        figure.savefig(Path("/dev/null"), format="png")
+
+
+def test_bars_bear_their_values_and_groups_their_sizes() -> None:
+    figure = plots.bars_by_slice(SLICES)
+    drawn = texts(figure)
+    for value in ("0.900", "0.800", "0.847", "0.500", "0.250", "0.333"):
+        assert drawn.count(value) == 1
+    assert "0-50\nn = 1,200" in drawn and "50-100\nn = 7" in drawn
+    heights = sorted(round(bar.get_height(), 3) for bar in figure.axes[0].patches)
+    assert heights == [0.25, 0.333, 0.5, 0.8, 0.847, 0.9]
+
+
+def test_values_stand_over_their_bars() -> None:
+    figure = plots.bars_by_slice(SLICES)
+    axes = figure.axes[0]
+    bars = {f"{bar.get_height():.3f}": bar for bar in axes.patches}
+    for note in axes.texts:
+        bar = bars[note.get_text()]
+        x, y = note.xy
+        assert x == pytest.approx(bar.get_x() + bar.get_width() / 2)
+        assert y >= bar.get_height()
+
+
+def test_labels_come_by_support_and_are_shortened_but_never_math() -> None:
+    figure = plots.label_bars(LABELS)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names[0].startswith("组织机构") and names[0].endswith("…") and names[1:] == ["人名", "$x_1$"]
+    assert {"n = 40", "n = 3", "n = 0"} <= set(texts(figure))
+
+
+def test_heat_map_keeps_the_most_frequent_labels_in_their_order() -> None:
+    counts = [[0] * 30 for _ in range(30)]
+    for i in range(30):
+        counts[i][i] = 30 - i
+    figure = plots.confusion_heatmap({"labels": [f"类{i}" for i in range(30)], "counts": counts})
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [f"类{i}" for i in range(plots.MOST_CLASSES)]
+
+
+def test_best_step_is_named_and_ringed() -> None:
+    figure = plots.learning_curves({"run": LOG})
+    assert "Dev set: best f1 0.500 at step 15" in texts(figure)
+    rings = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "none"]
+    assert [list(ring.get_xydata()[0]) for ring in rings] == [[15.0, 0.5]]
+
+
+def test_style_stays_inside() -> None:
+    before = dict(matplotlib.rcParams)
+    plots.to_svg(plots.bars_by_slice(SLICES))
+    assert dict(matplotlib.rcParams) == before

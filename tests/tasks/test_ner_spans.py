@@ -1,0 +1,149 @@
+"""Gold entities survive features -> labels -> decode of the task itself, for every head, over difficult text."""
+
+from __future__ import annotations
+
+import random
+import string
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_backbone_folder
+
+from wenmai.backbones.load import load_folder
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.data.rows import IGNORE, Row
+from wenmai.tasks.ner import Ner, NerConfig, NerExample
+from wenmai.tasks.task import RowOutputs
+from wenmai.text.spans import Span
+
+TEXTS = 10_000
+LONGEST = 12
+LABELS = ["人名", "地名"]
+PARTS = [
+    *["张三", "北京大学", "在", "中国人民银行", "，", "。", "龘", "hello", "World", "3.14", "[SEP]", "</s>"],
+    *["ＡＢＣ", "１２３", "，！？", "ｶﾞ", "㎏", "½", "ﬁ", "👨\u200d👩\u200d👧", "❤\ufe0f", "🇨🇳", "😀"],
+    *["\r\n", "\n", "\t", " ", "  ", "\u3000", "\u00a0", "\u200b", "\ufeff", "\u2060", "\0"],
+    *["e\u0301", "中\u0301", "é", "한국", "ひら", "𠮷", "\U0002a6d6\U00020001", "▁", "ß", *string.ascii_letters[:4]],
+]
+
+
+@pytest.fixture(scope="module", params=["wordpiece", "unigram"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tiny_backbone_folder(tmp_path_factory.mktemp("tiny"), texts=PARTS, vocabulary=request.param)
+    return load_folder(folder)[1]
+
+
+def example(rng: random.Random, *, nested: bool) -> NerExample:
+    text = "".join(rng.choices(PARTS, k=rng.randint(0, 12)))
+    spans: set[Span] = set()
+    for _ in range(rng.randint(0, 4)):
+        if text:
+            start = rng.randrange(len(text))
+            spans.add(Span(start, min(len(text), start + rng.randint(1, LONGEST)), rng.choice(LABELS)))
+    if not nested:
+        apart: list[Span] = []
+        for span in sorted(spans):
+            if not apart or span.start >= apart[-1].end:
+                apart.append(span)
+        spans = set(apart)
+    entities = [{"start": s.start, "end": s.end, "label": s.label} for s in sorted(spans)]
+    return NerExample.model_validate({"text": text, "entities": entities})
+
+
+def right_outputs(task: Ner, given: NerExample, rows: list[Row], tokenizer: Tokenizer) -> list[RowOutputs]:
+    """What a model that is always right gives for these rows."""
+    if task.config.head == "global_pointer":
+        outputs = []
+        for row in rows:
+            logits = np.full((len(LABELS), len(row), len(row)), -5.0, dtype=np.float32)
+            for first, last, label in row.targets["spans"]:
+                logits[label, first, last] = 5.0
+            outputs.append({"logits": logits})
+        return outputs
+    whole = Ner(task.config.model_copy(update={"max_length": sys.maxsize}), LABELS)
+    (row,) = whole.featurize(given, tokenizer)
+    tags = row.targets["tags"][row.content[0] : row.content[1]]
+    assert IGNORE not in tags
+    outputs = []
+    for row in rows:
+        logits = np.zeros((len(row), len(task.tags)), dtype=np.float32)
+        for at in range(*row.content):
+            logits[at, tags[row.window + at - row.content[0]]] = 5.0
+        outputs.append({"logits": logits})
+    return outputs
+
+
+@pytest.mark.parametrize("tokens", ["characters", "pieces"])
+@pytest.mark.parametrize("head", ["softmax", "global_pointer"])
+def test_entities_come_back(head: str, tokens: str, tokenizer: Tokenizer) -> None:
+    nested = head == "global_pointer"
+    rng = random.Random(7)
+    lost = found = 0
+    for _ in range(TEXTS // 4):
+        config = NerConfig.model_validate(
+            {
+                "head": head,
+                "nested": nested,
+                "tokens": tokens,
+                "tagging": rng.choice(["BIO", "BIOES"]),
+                "max_length": rng.choice([LONGEST * 2, 512]),
+                "window_overlap": LONGEST,
+            }
+        )
+        task = Ner(config, LABELS)
+        given = example(rng, nested=nested)
+        rows = task.featurize(given, tokenizer)
+        prediction = task.decode(right_outputs(task, given, rows, tokenizer), rows, given)
+        spans = {Span(e["start"], e["end"], e["label"]) for e in prediction["entities"]}
+        missing = task.lost_labels(given, tokenizer)
+        assert spans <= set(given.spans)
+        assert len(spans) + len(missing) == len(set(given.spans)), (given, prediction, missing)
+        for entity in prediction["entities"]:
+            assert given.text[entity["start"] : entity["end"]] == entity["text"]
+        lost += len(missing)
+        found += len(spans)
+    assert found > TEXTS // 8
+    assert (lost == 0) == (tokens == "characters")
+
+
+def test_overlapping_entities_of_a_flat_task_are_told() -> None:
+    task = Ner(NerConfig(tokens="characters"), LABELS)
+    given = NerExample.model_validate(
+        {
+            "text": "北京大学的张三",
+            "entities": [{"start": 0, "end": 2, "label": "地名"}, {"start": 0, "end": 4, "label": "人名"}],
+        }
+    )
+
+    class Characters:
+        def encode(self, text: str, *, characters: bool) -> object:
+            from wenmai.backbones.tokenizer import Encoding
+
+            return Encoding(list(range(len(text))), [(i, i + 1) for i in range(len(text))])
+
+        class single:  # noqa: N801
+            before: list[int] = []
+            after: list[int] = []
+
+    (message,) = task.lost_labels(given, Characters())  # type: ignore[arg-type]
+    assert "'北京' at 0:2" in message
+    assert "nested: true" in message
+
+
+def test_a_window_that_cuts_an_entity_does_not_teach_half_of_it(tmp_path: Path) -> None:
+    tokenizer = load_folder(tiny_backbone_folder(tmp_path, texts=["中国人民银行"]))[1]
+    task = Ner(NerConfig(max_length=8, window_overlap=2, tokens="characters"), LABELS)
+    given = NerExample.model_validate(
+        {"text": "在在在在中国人民银行在在在", "entities": [{"start": 4, "end": 10, "label": "地名"}]}
+    )
+    for row in task.featurize(given, tokenizer):
+        first, stop = row.content
+        begin, end = row.window, row.window + stop - first
+        tags = row.targets["tags"][first:stop]
+        if begin <= 4 and end >= 10:
+            assert IGNORE not in tags
+        else:
+            cut = [IGNORE if 4 <= at < 10 else 0 for at in range(begin, end)]
+            assert tags == cut
