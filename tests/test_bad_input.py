@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, write_jsonl
-
 from wenmai.cli import main
 
 GOOD = [
@@ -327,10 +327,14 @@ def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
+def run(command: str) -> int:
+    return main(command.split())
+
+
 def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Runs a command that must be refused; what it said."""
     capsys.readouterr()
-    code = main(command.split())
+    code = run(command)
     shown = capsys.readouterr()
     assert code == 2, f"exit code {code}: {shown.err}"
     assert shown.out == ""
@@ -388,30 +392,102 @@ def manifest(**changes: Any) -> Callable[[Path], object]:
 PREDICT = "predict trained input.txt"
 BUNDLE_CASES = [
     Case("no such bundle", nothing, ("nowhere: no such folder",), "predict nowhere input.txt"),
-    Case("a folder that is no bundle", nothing, ("backbone: is no bundle", "wenmai.json"), "predict backbone input.txt"),
-    Case("truncated weights", damaged_weights, ("trained/bundle", "can't be read", "train or copy it again"), PREDICT),
-    Case("weights that are no weights", header_that_lies, ("trained/bundle", "can't be read", "train or copy it again"), PREDICT),
-    Case("missing weights", lambda f: (f / "trained/bundle/model.safetensors").unlink(), ("trained/bundle",), PREDICT),
-    Case("missing manifest", lambda f: (f / "trained/bundle/wenmai.json").unlink(), ("trained", "wenmai.json"), PREDICT),
-    Case("manifest that is no JSON", write("trained/bundle/wenmai.json", "{"), ("wenmai.json", "damaged"), PREDICT),
+    Case(
+        "a folder that is no bundle",
+        nothing,
+        ("backbone: is no bundle", "wenmai.json"),
+        "predict backbone input.txt",
+    ),
+    Case(
+        "truncated weights",
+        damaged_weights,
+        ("trained/bundle", "can't be read", "train or copy it again"),
+        PREDICT,
+    ),
+    Case(
+        "weights that are no weights",
+        header_that_lies,
+        ("trained/bundle", "can't be read", "train or copy it again"),
+        PREDICT,
+    ),
+    Case(
+        "missing weights",
+        lambda f: (f / "trained/bundle/model.safetensors").unlink(),
+        ("trained/bundle",),
+        PREDICT,
+    ),
+    Case(
+        "missing manifest",
+        lambda f: (f / "trained/bundle/wenmai.json").unlink(),
+        ("trained", "wenmai.json"),
+        PREDICT,
+    ),
+    Case(
+        "manifest that is no JSON",
+        write("trained/bundle/wenmai.json", "{"),
+        ("wenmai.json", "damaged"),
+        PREDICT,
+    ),
     Case("future format", manifest(format=99), ("format 99", "upgrade"), PREDICT),
-    Case("missing tokenizer", lambda f: (f / "trained/bundle/tokenizer.json").unlink(), ("trained/bundle",), PREDICT),
+    Case(
+        "missing tokenizer",
+        lambda f: (f / "trained/bundle/tokenizer.json").unlink(),
+        ("trained/bundle",),
+        PREDICT,
+    ),
     Case("damaged tokenizer", write("trained/bundle/tokenizer.json", "{"), ("trained/bundle",), PREDICT),
-    Case("damaged model configuration", write("trained/bundle/config.json", "{"), ("trained/bundle",), PREDICT),
+    Case(
+        "damaged model configuration", write("trained/bundle/config.json", "{"), ("trained/bundle",), PREDICT
+    ),
     Case("missing input", nothing, ("nowhere.txt", "No such file"), "predict trained nowhere.txt"),
-    Case("input in another encoding", write("input.txt", "上海".encode("gb18030")), ("input.txt:1", "--encoding"), PREDICT),
+    Case(
+        "input in another encoding",
+        write("input.txt", "上海".encode("gb18030")),
+        ("input.txt:1", "--encoding"),
+        PREDICT,
+    ),
     Case("unknown encoding of the input", nothing, ("utf-9",), f"{PREDICT} --encoding utf-9"),
-    Case("input that is not JSON", write("in.jsonl", '{"text": "好"}\n{"text": '), ("in.jsonl:2", "JSON"), "predict trained in.jsonl"),
-    Case("input of another kind", write("in.jsonl", '{"text": "好"}\n{"title": "好"}'), ("in.jsonl:2", "ner predicts for"), "predict trained in.jsonl"),
-    Case("predictions below a file", nothing, ("input.txt/out", "can't be written"), f"{PREDICT} --output input.txt/out"),
-    Case("evaluation without labels", write("new.jsonl", '{"text": "好"}'), ("new.jsonl:1", "label"), "evaluate trained new.jsonl"),
+    Case(
+        "input that is not JSON",
+        write("in.jsonl", '{"text": "好"}\n{"text": '),
+        ("in.jsonl:2", "JSON"),
+        "predict trained in.jsonl",
+    ),
+    Case(
+        "input of another kind",
+        write("in.jsonl", '{"text": "好"}\n{"title": "好"}'),
+        ("in.jsonl:2", "ner predicts for"),
+        "predict trained in.jsonl",
+    ),
+    Case(
+        "predictions below a file",
+        nothing,
+        ("input.txt/out", "can't be written"),
+        f"{PREDICT} --output input.txt/out",
+    ),
+    Case(
+        "evaluation without labels",
+        write("new.jsonl", '{"text": "好"}'),
+        ("new.jsonl:1", "label"),
+        "evaluate trained new.jsonl",
+    ),
     Case("evaluation of no file", nothing, ("new.jsonl",), "evaluate trained new.jsonl"),
     Case("unknown sample split", nothing, ("sample:reviews/tset",), "evaluate trained sample:reviews/tset"),
-    Case("unknown reading option", nothing, ("formt", "did you mean 'format'"), "evaluate trained train.jsonl formt=csv"),
+    Case(
+        "unknown reading option",
+        nothing,
+        ("formt", "did you mean 'format'"),
+        "evaluate trained train.jsonl formt=csv",
+    ),
     Case("split name that is a path", nothing, ("../x",), "evaluate trained train.jsonl --split ../x"),
-    Case("slices that shrink", nothing, ("--slices 50,0", "growing"), "evaluate trained train.jsonl --slices 50,0"),
+    Case(
+        "slices that shrink",
+        nothing,
+        ("--slices 50,0", "growing"),
+        "evaluate trained train.jsonl --slices 50,0",
+    ),
     Case("report of no run", nothing, ("backbone",), "report backbone"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("case", BUNDLE_CASES, ids=lambda case: case.name)
@@ -432,7 +508,7 @@ def test_good_rows_are_used_and_bad_ones_written_out(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines(json.dumps(entity(0, 99), ensure_ascii=False), '{"text": "断')(folder)
-    assert main("train run.yaml data.on_error=skip --no-evaluate --json".split()) == 0
+    assert run("train run.yaml data.on_error=skip --no-evaluate --json") == 0
     rejects = [
         json.loads(line)
         for line in (folder / "run" / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
@@ -444,9 +520,9 @@ def test_good_rows_are_used_and_bad_ones_written_out(
     assert "outside the text" in rejects[0]["reason"]
     assert rejects[0]["record"] == entity(0, 99)
     assert rejects[1]["record"] == '{"text": "断'
-    assert main("check run.yaml data.on_error=skip data.dev=null --json".split()) == 0
+    assert run("check run.yaml data.on_error=skip data.dev=null --json") == 0
     capsys.readouterr()
-    assert main("check run.yaml data.dev=null --json".split()) == 2
+    assert run("check run.yaml data.dev=null --json") == 2
     report = json.loads(capsys.readouterr().out)
     assert report["splits"][0]["examples"] == len(GOOD)
     assert report["findings"][0]["count"] == 2
@@ -458,14 +534,14 @@ def test_a_line_of_a_megabyte_and_an_empty_text_work(
     long = {"text": "王小明" + "好" * 350_000, "entities": [{"start": 0, "end": 3, "label": "人名"}]}
     assert len(json.dumps(long, ensure_ascii=False).encode()) > 1_000_000
     rows(long, {"text": "", "entities": []})(folder)
-    assert main("check run.yaml data.dev=null --json".split()) == 0
+    assert run("check run.yaml data.dev=null --json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["splits"][0]["longest"] == 350_003
     assert {finding["code"] for finding in report["findings"]} == {"empty_text"}
 
 
 def test_resume_without_a_checkpoint_starts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("train run.yaml --resume --no-evaluate --json".split()) == 0
+    assert run("train run.yaml --resume --no-evaluate --json") == 0
 
 
 def test_resume_with_another_configuration_is_refused(

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import tiny_backbone_folder
-from toy import ALL_TEXTS, ner_records, write_jsonl
 
 import wenmai
+from tiny import tiny_backbone_folder
+from toy import ALL_TEXTS, ner_records, write_jsonl
 from wenmai.cli import app, main
 from wenmai.config import load_config
 from wenmai.progress import SILENT
@@ -306,7 +306,7 @@ def test_sigterm_is_quiet_and_leaves_no_half_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigterm_during_training_saves_and_resume_goes_on(home: Path, tmp_path: Path) -> None:
+def test_sigterm_during_training_saves_the_state_and_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
     code = "import sys; from wenmai.cli import main; sys.exit(main())"
     run = tmp_path / "run"
     settings = [

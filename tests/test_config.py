@@ -323,9 +323,9 @@ def test_a_starter_of_an_unknown_task_says_what_there_is() -> None:
 
 
 def test_the_reference_page_is_that_of_the_code() -> None:
-    command = 'python -c "from wenmai.config_pages import *; print(reference_page(), end=str())" > docs/configuration.md'
+    command = 'python -c "from wenmai.config_pages import *; print(reference_page(), end=str())"'
     page = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    assert page == reference_page(), f"make it anew: {command}"
+    assert page == reference_page(), f"make docs/configuration.md anew: {command}"
 
 
 def test_the_reference_page_names_every_field() -> None:

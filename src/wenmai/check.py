@@ -146,7 +146,7 @@ def _look_at_texts(name: str, texts: list[str], rows: Examples[Any], index: int,
             "warning",
             "broken_characters",
             f"{name}: texts with U+FFFD, what a wrong decoding leaves behind",
-            "set data.encoding to the encoding of the original file (gb18030 for many Chinese files)",
+            "set data.encoding to what the file is in (gb18030 for much Chinese), or remove what was lost before",
         )
         at = broken.index("\ufffd")
         found.add(name, finding, rows.place(index), repr(broken[max(0, at - 10) : at + 10]))

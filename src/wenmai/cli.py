@@ -324,10 +324,9 @@ def _final_scores(settings: RunConfig, run: Path) -> dict[str, Any]:
     from wenmai.tasks import TASKS
 
     splits = load_splits(settings.data, TASKS[settings.task.name].Example, cache=None, output=None)
-    metrics = {
-        name: score(run, splits[name], split=name, progress=_progress())
-        for name in ("dev", "test")
-        if name in splits
+    scored = [name for name in ("dev", "test") if name in splits]
+    metrics: dict[str, Any] = {
+        name: score(run, splits[name], split=name, progress=_progress()) for name in scored
     }
     write_report([run], run / REPORT)
     return metrics

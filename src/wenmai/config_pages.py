@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import UnionType
@@ -108,10 +108,9 @@ def reference_page() -> str:
     parts += ["## `backbone:`\n", _table(BackboneConfig)]
     parts += [
         "## `data:`\n",
-        f"{', '.join(f'`{name}`' for name in SPLITS)} name the files: a path (`data.train: train.jsonl`), or a section with "
-        f"`path` and any of the keys {', '.join(f'`{name}`' for name in Reading.model_fields)}, which then count for this "
-        "file only. A path is a file, a folder (brat, a saved dataset), or `sample:NAME/SPLIT` (`wenmai samples` lists "
-        "them). `train` must be given.\n",
+        f"{_listed(SPLITS)} name the files: a path (`data.train: train.jsonl`), or a section with `path` and any "
+        f"of the keys {_listed(Reading.model_fields)}, which then count for this file only. A path is a file, a folder "
+        "(brat, a saved dataset), or `sample:NAME/SPLIT` (`wenmai samples` lists them). `train` must be given.\n",
         _table(DataConfig),
         "### `data.split:`\n",
         _table(Split),
@@ -135,6 +134,10 @@ def _optional(
 def _inline(value: Any) -> str:
     plain = isinstance(value, str) and value != "" and value.replace("-", "").isalnum()
     return str(value) if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _table(record: type[BaseModel]) -> str:

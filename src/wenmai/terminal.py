@@ -26,6 +26,7 @@ from wenmai.progress import SILENT, Progress, Step
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _BAR = "▏▎▍▌▋▊▉█"
 SHOWN_LABELS = 40
+SHOWN_PLACES = 5
 
 
 def progress_on(console: Console) -> Progress:
@@ -110,7 +111,7 @@ def report_panels(report: Report) -> RenderableType:
     verdict = ", ".join(
         f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in counts
     )
-    parts.append(Text(f"\n{verdict}", style="bold red" if counts["error"] else "bold green"))
+    parts.append(Text(verdict, style="bold red" if counts["error"] else "bold green"))
     return Group(*parts)
 
 
@@ -152,14 +153,15 @@ def _lengths_table(report: Report) -> Table:
 
 
 def _finding_text(finding: Finding) -> Text:
-    text = Text.assemble(
-        (f"{finding.severity}", _COLOURS[finding.severity]), f" {finding.message}: {finding.count:,}\n"
-    )
-    for place in finding.places:
+    # whoever reads a long line wraps it better than we could: a terminal, a pager, an editor
+    text = Text(no_wrap=True, overflow="ignore")
+    text.append(f"{finding.severity} ", style=_COLOURS[finding.severity])
+    text.append(finding.message + (f": {finding.count:,}" if finding.count > 1 else "") + "\n")
+    for place in finding.places[:SHOWN_PLACES]:
         text.append(f"    {place}\n", style="dim")
-    if finding.count > len(finding.places):
-        text.append(f"    and {finding.count - len(finding.places):,} more\n", style="dim")
-    return text.append(f"  -> {finding.remedy}")
+    if finding.count > SHOWN_PLACES:
+        text.append(f"    and {finding.count - SHOWN_PLACES:,} more\n", style="dim")
+    return text.append(f"  -> {finding.remedy}\n")
 
 
 def histogram_bar(share: float, width: int = 20) -> str:
