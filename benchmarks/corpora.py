@@ -3,10 +3,10 @@
     python benchmarks/corpora.py --json benchmarks/results/corpora.json
     python benchmarks/corpora.py --quick
 
-Each run is a recipe of recipes/corpora with the same changes for all: the encoder's first 6 layers, a budget of training
-tokens in steps of 512, the better of two evaluations on at most 400 dev examples, and at most 2,000 test examples (the
-first). The test set is scored once. Runs that the JSON file already holds are not repeated, so that a long series can be
-stopped and continued.
+Each run is a recipe of recipes/corpora with the same changes for all: the encoder's first 6 layers, a budget of
+training tokens in steps of 512, the better of two evaluations on at most 400 dev examples, and at most 2,000 test
+examples (the first). The test set is scored once. Runs that the JSON file already holds are not repeated, so that a
+long series can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "recipe": recipe,
                 "metric": own[0]["metric"],
                 "mean": float(values.mean()),
-                "interval": None if np.isnan(half) else [float(values.mean() - half), float(values.mean() + half)],
+                "interval": None
+                if np.isnan(half)
+                else [float(values.mean() - half), float(values.mean() + half)],
                 "seeds": len(own),
                 "test_examples": own[0]["test_examples"],
                 "tokens": own[0]["tokens"],
@@ -124,12 +126,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipes", nargs="*", help="names in recipes/corpora; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tokens", type=int, default=150_000, help="training tokens of one run")
     parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
-    parser.add_argument("--quick", action="store_true", help="one recipe, one seed, few tokens: under a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="one recipe, one seed, few tokens: under a minute"
+    )
     options = parser.parse_args()
     names = options.recipes or sorted(path.stem for path in (ROOT / "recipes" / "corpora").glob("*.yaml"))
     seeds, tokens = options.seeds, options.tokens

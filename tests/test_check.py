@@ -12,10 +12,10 @@ import pytest
 
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, TOYS, write_jsonl
-from wenmai.check import LENGTH_BINS, check
+from wenmai.check.doctor import LENGTH_BINS, check
+from wenmai.check.findings import PLACES, Finding, Report
+from wenmai.check.repetitions import normal_form
 from wenmai.config import RunConfig
-from wenmai.findings import PLACES, Finding, Report
-from wenmai.repetitions import normal_form
 
 LOC = {"start": 0, "end": 2, "label": "地名"}
 
@@ -280,7 +280,7 @@ def test_only_the_first_places_are_kept(clinic: Clinic) -> None:
 MEMORY = """
 import json, resource, sys
 from pathlib import Path
-from wenmai.check import check
+from wenmai.check.doctor import check
 from wenmai.config import load_config
 check(load_config(Path(sys.argv[1])))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -267,7 +267,7 @@ def test_a_bug_is_told_with_its_traceback(
     def broken(task: str) -> str:
         raise ZeroDivisionError("of our own")
 
-    monkeypatch.setattr("wenmai.config_pages.starter", broken)
+    monkeypatch.setattr("wenmai.config.pages.starter", broken)
     assert main(["init", "ner"]) == 1
     shown = capsys.readouterr().err
     assert "Traceback" in shown and "ZeroDivisionError: of our own" in shown and "bug in wenmai" in shown
@@ -279,7 +279,7 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         time.sleep(5)
         return ""
 
-    monkeypatch.setattr("wenmai.config_pages.starter", interrupted)
+    monkeypatch.setattr("wenmai.config.pages.starter", interrupted)
     assert main(["init", "ner"]) == 130
     assert capsys.readouterr().err == "stopped by Ctrl-C\n"
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wenmai.config import SPLITS, RunConfig, load_config, load_source, save_config
-from wenmai.config_pages import keys_of, reference_page, starter
-from wenmai.config_problems import record_of, sections_of
+from wenmai.config.pages import keys_of, reference_page, starter
+from wenmai.config.problems import record_of, sections_of
+from wenmai.config.yaml_file import dump_yaml, parse_yaml
 from wenmai.errors import ConfigError, UserError
 from wenmai.tasks import TASKS
 from wenmai.tasks.ner import NerConfig
-from wenmai.yaml_file import dump_yaml, parse_yaml
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -323,7 +323,7 @@ def test_a_starter_of_an_unknown_task_says_what_there_is() -> None:
 
 
 def test_the_reference_page_is_that_of_the_code() -> None:
-    command = 'python -c "from wenmai.config_pages import *; print(reference_page(), end=str())"'
+    command = 'python -c "from wenmai.config.pages import *; print(reference_page(), end=str())"'
     page = (DOCS / "configuration.md").read_text(encoding="utf-8")
     assert page == reference_page(), f"make docs/configuration.md anew: {command}"
 

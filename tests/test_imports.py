@@ -12,11 +12,11 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "wenmai"
 
 LEVELS = {
-    "text": 0, "errors": 0, "metrics": 0, "atomic": 0, "progress": 0, "version": 0, "yaml_file": 0, "findings": 0,
+    "text": 0, "errors": 0, "metrics": 0, "atomic": 0, "progress": 0, "version": 0,
     "data": 1, "corpus": 1, "heads": 1, "backbones": 1, "samples": 0,
     "tasks": 2,
-    "config": 3, "config_problems": 3, "config_pages": 3, "bundle": 3,
-    "inference": 4, "predict_input": 4, "repetitions": 4,
+    "config": 3, "bundle": 3,
+    "inference": 4,
     "training": 5, "evaluation": 5, "check": 5,
     "search": 6, "serve": 6,
     "cli": 7, "terminal": 7, "__init__": 8,

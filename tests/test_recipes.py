@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wenmai.check import labels_of
+from wenmai.check.doctor import labels_of
 from wenmai.config import SPLITS, RunConfig, load_config
 from wenmai.data.examples import Examples, read_examples
 from wenmai.data.sources import Source

@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
+    # threads that sleep while they wait: on a machine that others share, spinning for each other costs most of the time
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with _terminating():
             code = _run(sys.argv[1:] if arguments is None else list(arguments))
@@ -150,7 +152,7 @@ def init(
 ) -> None:
     """Write a commented configuration to start from."""
     from wenmai.atomic import write_text
-    from wenmai.config_pages import starter
+    from wenmai.config.pages import starter
 
     text = starter(task)
     if output is None:
@@ -165,7 +167,7 @@ def init(
 @app.command()
 def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Look for trouble in a run's configuration and data."""
-    from wenmai.check import check as look
+    from wenmai.check.doctor import check as look
     from wenmai.terminal import report_panels
 
     report = look(_configuration(config, overrides), progress=_progress())
@@ -274,8 +276,8 @@ def predict(
     In the order of the input, in bounded memory: FILE may be a pipe that never ends.
     """
     from wenmai.atomic import writing
+    from wenmai.inference.input import as_examples, read_items
     from wenmai.inference.predictor import load
-    from wenmai.predict_input import as_examples, read_items
 
     predictor = load(bundle)
     predictions = predictor.predict_examples(

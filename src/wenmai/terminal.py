@@ -20,7 +20,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from wenmai.findings import Finding, Report
+from wenmai.check.findings import Finding, Report
 from wenmai.progress import SILENT, Progress, Step
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}

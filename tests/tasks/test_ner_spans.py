@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_backbone_folder
 
+from tiny import tiny_backbone_folder
 from wenmai.backbones.load import load_folder
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import IGNORE, Row
@@ -25,7 +25,18 @@ PARTS = [
     *["张三", "北京大学", "在", "中国人民银行", "，", "。", "龘", "hello", "World", "3.14", "[SEP]", "</s>"],
     *["ＡＢＣ", "１２３", "，！？", "ｶﾞ", "㎏", "½", "ﬁ", "👨\u200d👩\u200d👧", "❤\ufe0f", "🇨🇳", "😀"],
     *["\r\n", "\n", "\t", " ", "  ", "\u3000", "\u00a0", "\u200b", "\ufeff", "\u2060", "\0"],
-    *["e\u0301", "中\u0301", "é", "한국", "ひら", "𠮷", "\U0002a6d6\U00020001", "▁", "ß", *string.ascii_letters[:4]],
+    *[
+        "e\u0301",
+        "中\u0301",
+        "é",
+        "한국",
+        "ひら",
+        "𠮷",
+        "\U0002a6d6\U00020001",
+        "▁",
+        "ß",
+        *string.ascii_letters[:4],
+    ],
 ]
 
 
@@ -108,26 +119,15 @@ def test_entities_come_back(head: str, tokens: str, tokenizer: Tokenizer) -> Non
     assert (lost == 0) == (tokens == "characters")
 
 
-def test_overlapping_entities_of_a_flat_task_are_told() -> None:
-    task = Ner(NerConfig(tokens="characters"), LABELS)
+def test_overlapping_entities_of_a_flat_task_are_told(tmp_path: Path) -> None:
+    tokenizer = load_folder(tiny_backbone_folder(tmp_path))[1]
     given = NerExample.model_validate(
         {
             "text": "北京大学的张三",
             "entities": [{"start": 0, "end": 2, "label": "地名"}, {"start": 0, "end": 4, "label": "人名"}],
         }
     )
-
-    class Characters:
-        def encode(self, text: str, *, characters: bool) -> object:
-            from wenmai.backbones.tokenizer import Encoding
-
-            return Encoding(list(range(len(text))), [(i, i + 1) for i in range(len(text))])
-
-        class single:  # noqa: N801
-            before: list[int] = []
-            after: list[int] = []
-
-    (message,) = task.lost_labels(given, Characters())  # type: ignore[arg-type]
+    (message,) = Ner(NerConfig(tokens="characters"), LABELS).lost_labels(given, tokenizer)
     assert "'北京' at 0:2" in message
     assert "nested: true" in message
 

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
-
 from wenmai.errors import UserError
 from wenmai.inference.predictor import load
 from wenmai.training.journal import read_log
@@ -34,7 +35,7 @@ def test_schedules() -> None:
     linear = [schedule_factor("linear", step, total=10, warmup=2) for step in range(10)]
     assert linear[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert linear[-1] == pytest.approx(1 / 8)
-    assert all(a > b for a, b in zip(linear[2:], linear[3:], strict=False))
+    assert all(a > b for a, b in pairwise(linear[2:]))
     assert schedule_factor("constant", 9, total=10, warmup=2) == 1.0
     assert schedule_factor("cosine", 6, total=10, warmup=2) == pytest.approx(0.5)
     assert warmup_steps(0.1, 95) == 10
@@ -64,9 +65,17 @@ def test_run_folder_holds_all_that_was_promised(tmp_path: Path, backbone: Path) 
     log = read_log(run / "log.jsonl")
     steps = [event["step"] for event in log if event["event"] == "train"]
     assert steps == sorted(set(steps)) and steps[0] == 2
-    assert all(math.isfinite(event["loss"]) and event["padding"] < 0.6 for event in log if event["event"] == "train")
+    assert all(
+        math.isfinite(event["loss"]) and event["padding"] < 0.6 for event in log if event["event"] == "train"
+    )
     assert [event["step"] for event in log if event["event"] == "eval"] == [steps[-1] // 2, steps[-1]]
-    assert {path.name for path in run.iterdir()} >= {"config.yaml", "log.jsonl", "known.json", "checkpoint", "bundle"}
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "log.jsonl",
+        "known.json",
+        "checkpoint",
+        "bundle",
+    }
     assert "人名\t王小明" in json.loads((run / "known.json").read_text(encoding="utf-8"))
     assert not (run / "cache").exists()
 
@@ -83,7 +92,13 @@ def test_same_configuration_same_weights(tmp_path: Path, backbone: Path) -> None
 def test_best_model_is_kept_and_patience_ends_training(tmp_path: Path, backbone: Path) -> None:
     # a rate that is soon too high makes the metric fall again
     config = toy_config(
-        tmp_path, "classification", backbone, epochs=60, learning_rate=0.02, eval_steps=3, early_stopping_patience=4
+        tmp_path,
+        "classification",
+        backbone,
+        epochs=60,
+        learning_rate=0.02,
+        eval_steps=3,
+        early_stopping_patience=4,
     )
     run = train(config)
     evaluations = [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"]
@@ -92,7 +107,9 @@ def test_best_model_is_kept_and_patience_ends_training(tmp_path: Path, backbone:
     assert len(values) - 1 - best == 4, values
     assert [event["best"] for event in evaluations][best]
     predictor = load(run)
-    records = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line) for line in (tmp_path / "data.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     found = predictor([record["text"] for record in records])
     accuracy = sum(p["label"] == r["label"] for p, r in zip(found, records, strict=True)) / len(records)
     assert accuracy == pytest.approx(max(values))
@@ -108,7 +125,7 @@ def test_token_budget_ends_training(tmp_path: Path, backbone: Path) -> None:
 def test_an_earlier_run_is_not_mixed_up(tmp_path: Path, backbone: Path) -> None:
     config = toy_config(tmp_path, "matching", backbone, epochs=1)
     train(config)
-    with pytest.raises(UserError, match="--resume.*--overwrite"):
+    with pytest.raises(UserError, match=r"--resume.*--overwrite"):
         train(config)
     train(config, overwrite=True)
     other = config.model_copy(update={"seed": 7})
@@ -141,7 +158,13 @@ def test_signals_save_and_leave(signum: int, code: int, tmp_path: Path, backbone
     config = toy_config(tmp_path, "ner-crf", backbone, epochs=400, eval_steps=1000)
     path = tmp_path / "run.json"
     path.write_text(config.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, "-c", "import sys; from wenmai.cli import main; sys.exit(main())", "train", str(path)]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from wenmai.cli import main; sys.exit(main())",
+        "train",
+        str(path),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
     log = Path(config.output) / "log.jsonl"
     end = time.monotonic() + 60

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wenmai.config.yaml_file import dump_yaml, read_yaml
 from wenmai.errors import UserError
-from wenmai.yaml_file import dump_yaml, read_yaml
 
 Event = Mapping[str, Any]
 

@@ -1,1 +1,1 @@
-"""inference"""
+"""A trained model over texts: batched by tokens, answered in order."""

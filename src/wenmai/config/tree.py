@@ -19,12 +19,12 @@ from pydantic import (
 
 from wenmai.atomic import write_text
 from wenmai.backbones.load import BackboneConfig
-from wenmai.config_problems import Key, describe, key_text, near_miss
+from wenmai.config.problems import Key, describe, key_text, near_miss
+from wenmai.config.yaml_file import dump_yaml, parse_yaml, read_yaml
 from wenmai.data.sources import DataConfig, Source
 from wenmai.errors import ConfigError, Problem
 from wenmai.tasks import TASKS
 from wenmai.tasks.task import TaskConfig
-from wenmai.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 SPLITS = ("train", "dev", "test")
 

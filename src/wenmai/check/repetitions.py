@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wenmai.check.findings import Finding, Findings
 from wenmai.data.examples import Examples
-from wenmai.findings import Finding, Findings
 
 Hashes = NDArray[np.uint64]
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from wenmai.backbones.load import load_backbone
 from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.check.findings import Finding, Findings, Report, SplitFacts
+from wenmai.check.repetitions import Seen, find_leakage, find_repetitions
 from wenmai.config import RunConfig
 from wenmai.data.examples import Examples
 from wenmai.data.split import load_splits
 from wenmai.errors import UserError
-from wenmai.findings import Finding, Findings, Report, SplitFacts
 from wenmai.progress import SILENT, Progress
-from wenmai.repetitions import Seen, find_leakage, find_repetitions
 from wenmai.tasks import TASKS
 from wenmai.tasks.task import Example, Task
 from wenmai.text.spans import Span, overlapping

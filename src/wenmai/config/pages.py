@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wenmai.backbones.load import BackboneConfig
-from wenmai.config import SPLITS, RunConfig, TrainConfig
-from wenmai.config_problems import near_miss, record_of
+from wenmai.config.problems import near_miss, record_of
+from wenmai.config.tree import SPLITS, RunConfig, TrainConfig
 from wenmai.data.sources import DataConfig, Reading, Split
 from wenmai.errors import UserError
 from wenmai.tasks import TASKS
