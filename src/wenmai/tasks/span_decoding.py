@@ -8,7 +8,7 @@ import numpy as np
 
 from wenmai.data.rows import Row
 from wenmai.heads.global_pointer import decode_spans
-from wenmai.heads.viterbi import Allowed, best_tags, sequence_marginals, tag_probabilities, viterbi
+from wenmai.heads.viterbi import Allowed, hard_transitions, segment_probabilities, viterbi
 from wenmai.tasks.task import RowOutputs
 from wenmai.tasks.windows import merge_windows
 from wenmai.text.spans import Span, to_character_span
@@ -27,26 +27,19 @@ def decode_tags(
         allowed: which tags may follow each other; a path never breaks it.
 
     Returns:
-        spans of characters in order, with the mean probability of their tags.
+        spans of characters in order, each with the probability that all its tags are right (Culotta and
+        McCallum 2004).
     """
     logits_TL, offsets = merge_windows([out["logits"] for out in outputs], rows)
     if not len(logits_TL):
         return []
-    if "transitions" in outputs[0]:
-        transitions = outputs[0]["transitions"]
-        path, _ = viterbi(logits_TL, transitions)
-        probabilities_TL = sequence_marginals(logits_TL, transitions)
-    else:
-        path = best_tags(logits_TL, allowed)
-        probabilities_TL = tag_probabilities(logits_TL)
-    certainty_T = probabilities_TL[np.arange(len(path)), path]
+    transitions = outputs[0].get("transitions", hard_transitions(allowed))
+    path, _ = viterbi(logits_TL, transitions)
     spans = spans_from_tags([tags[i] for i in path], scheme=scheme, strict=True)
+    sure = segment_probabilities(logits_TL, transitions, path, [(span.start, span.end) for span in spans])
     return [
-        (
-            Span(*to_character_span(span.start, span.end, offsets), span.label),
-            float(certainty_T[span.start : span.end].mean()),
-        )
-        for span in spans
+        (Span(*to_character_span(span.start, span.end, offsets), span.label), probability)
+        for span, probability in zip(spans, sure, strict=True)
     ]
 
 

@@ -1,0 +1,254 @@
+"""A large JSONL file from the first byte to the first batches: rows a second and peak resident memory of every stage.
+
+    python benchmarks/large_file.py --json benchmarks/results/large-file.json
+    python benchmarks/large_file.py --quick
+
+The file is made up: texts of Chinese characters whose lengths are spread like those of reviews, one label of eight,
+one row in a hundred a repetition of an earlier text. Each stage is a process of its own, so that its peak is its own:
+
+* ``read``: every row is parsed, validated and stored (``read_examples``)
+* ``check``: what ``wenmai check`` does
+* ``check, dev held out``: the same with ``data.split.dev``, which also looks for equal texts before it divides
+* ``train, up to batches``: what ``wenmai train`` does before and while it makes its first batches: read and check the
+  labels, measure the length of every row with the tokenizer, plan an epoch, make batches; the model is a tiny one
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROWS = 1_000_000
+QUICK_ROWS = 20_000
+BATCHES = 200
+LABELS = ("餐饮", "酒店", "手机", "电影", "图书", "物流", "天气", "其他")
+MEDIAN_CHARACTERS, SPREAD, LONGEST = 40, 0.9, 2000
+REPEATED = 0.01
+TOKENS_PER_STEP = 2048
+MAX_LENGTH = 256
+KIB_OF_MAXRSS = 1 if sys.platform.startswith("linux") else 1 / 1024
+
+
+def common_characters() -> list[str]:
+    """The 3,755 characters of the first level of GB 2312."""
+    codes = (bytes([row, cell]) for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF))
+    return [text for code in codes if (text := code.decode("gb2312", errors="ignore"))]
+
+
+def write_rows(path: Path, rows: int, seed: int = 0) -> None:
+    """The made-up file. The lengths are log-normal: most texts are short, some are very long."""
+    rng = np.random.default_rng(seed)
+    alphabet = np.array([*common_characters(), *"，。！？、", *string.ascii_lowercase, *string.digits])
+    pool = "".join(rng.choice(alphabet, 4_000_000).tolist())
+    lengths = np.clip(rng.lognormal(np.log(MEDIAN_CHARACTERS), SPREAD, rows), 1, LONGEST).astype(int)
+    starts = rng.integers(0, len(pool) - LONGEST, rows)
+    for row in np.flatnonzero(rng.random(rows) < REPEATED)[1:].tolist():
+        earlier = rng.integers(0, row)
+        starts[row], lengths[row] = starts[earlier], lengths[earlier]
+    labels = rng.integers(0, len(LABELS), rows)
+    with path.open("w", encoding="utf-8") as file:
+        for start, length, label in zip(starts.tolist(), lengths.tolist(), labels.tolist(), strict=True):
+            record = {"text": pool[start : start + length], "label": LABELS[label]}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_backbone(folder: Path) -> None:
+    """A tiny BertModel with random weights and a WordPiece vocabulary of single characters, as Chinese BERT has."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    ascii_text = [*string.ascii_letters, *string.digits]
+    pieces = [*special, *ascii_text, *(f"##{character}" for character in ascii_text), *string.punctuation]
+    pieces = list(dict.fromkeys([*pieces, *"，。！？、", *common_characters()]))
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=False).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        pad_token_id=0,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+
+
+class Clock:
+    """A ``Progress`` that keeps how long each piece of work took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def task(self, name: str, total: int | None, unit: str) -> Iterator[Clock]:
+        started = time.perf_counter()
+        yield self
+        self.seconds[name] = time.perf_counter() - started
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        pass
+
+
+def run_config(folder: Path, split: dict[str, float]) -> Any:
+    from wenmai.config import RunConfig
+
+    return RunConfig.model_validate(
+        {
+            "task": {"name": "text_classification", "max_length": MAX_LENGTH},
+            "backbone": {"model": str(folder / "backbone")},
+            "data": {"train": str(folder / "rows.jsonl"), "split": split},
+            "train": {"epochs": 1, "tokens_per_step": TOKENS_PER_STEP},
+            "output": str(folder / "run"),
+        }
+    )
+
+
+def read(folder: Path) -> dict[str, Any]:
+    from wenmai.data.examples import read_examples
+    from wenmai.tasks.text_classification import TextClassificationExample
+
+    started = time.perf_counter()
+    examples = read_examples(folder / "rows.jsonl", TextClassificationExample, require_labels=True)
+    return {"rows": len(examples), "seconds": time.perf_counter() - started}
+
+
+def look(folder: Path, split: dict[str, float]) -> dict[str, Any]:
+    from wenmai.check.doctor import check
+
+    clock = Clock()
+    started = time.perf_counter()
+    report = check(run_config(folder, split), progress=clock)
+    return {
+        "rows": sum(facts.examples for facts in report.splits),
+        "seconds": time.perf_counter() - started,
+        "parts": clock.seconds,
+        "findings": {finding.code: finding.count for finding in report.findings},
+    }
+
+
+def batches(folder: Path) -> dict[str, Any]:
+    from wenmai.training.loader import steps_from
+    from wenmai.training.setup import prepare
+
+    clock = Clock()
+    started = time.perf_counter()
+    work = prepare(run_config(folder, {}), clock)
+    prepared = time.perf_counter()
+    steps = work.plan.steps(0)
+    planned = time.perf_counter()
+    upcoming = steps_from(work.plan, work.maker, work.epoch_steps, (0, 0), num_workers=0)
+    made = [units for _, units, _ in islice(upcoming, BATCHES)]
+    done = time.perf_counter()
+    real, padded = (sum(map(count, steps)) for count in (work.plan.tokens, work.plan.padded_tokens))
+    return {
+        "rows": len(work.data["train"]),
+        "seconds": done - started,
+        "parts": {
+            "all before the first step": prepared - started,
+            "of that measuring lengths": clock.seconds["measuring lengths"],
+            "planning one epoch": planned - prepared,
+            f"making {len(made)} batches": done - planned,
+        },
+        "tokens": real,
+        "steps": len(steps),
+        "padding": 1 - real / padded,
+        "batches": {"rows": sum(map(len, made)), "seconds": done - planned},
+    }
+
+
+STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "read": read,
+    "check": lambda folder: look(folder, {}),
+    "check, dev held out": lambda folder: look(folder, {"dev": 0.01}),
+    "train, up to batches": batches,
+}
+
+
+def peak_mib() -> float:
+    """The most resident memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB_OF_MAXRSS / 1024
+
+
+def measured(stage: str, folder: Path) -> dict[str, Any]:
+    """A stage in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--stage", stage, "--folder", str(folder)], stdout=subprocess.PIPE, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def table(stages: list[dict[str, Any]]) -> str:
+    lines = [
+        "| stage | seconds | rows a second | peak resident memory |",
+        "| --- | --- | --- | --- |",
+    ]
+    for stage in stages:
+        rate = stage["rows"] / stage["seconds"]
+        lines.append(f"| {stage['stage']} | {stage['seconds']:.1f} | {rate:,.0f} | {stage['peak_mib']:.0f} MiB |")
+        lines += [f"| &nbsp;&nbsp;{part} | {seconds:.1f} | | |" for part, seconds in stage.get("parts", {}).items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} rows: under a minute")
+    parser.add_argument("--json", type=Path, help="write what was found to this file")
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.stage:
+        before = peak_mib()
+        found = STAGES[options.stage](options.folder)
+        print(json.dumps({"stage": options.stage, **found, "peak_mib": peak_mib(), "before_mib": before}))
+        return
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    rows = QUICK_ROWS if options.quick else options.rows
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_rows(folder / "rows.jsonl", rows)
+        write_backbone(folder / "backbone")
+        size = (folder / "rows.jsonl").stat().st_size
+        stages = [measured(stage, folder) for stage in STAGES]
+    page = {
+        "benchmark": "large file",
+        "date": time.strftime("%Y-%m-%d"),
+        "rows": rows,
+        "mebibytes": round(size / 2**20, 1),
+        "threads": 1,
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} processors",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("wenmai", "torch", "transformers", "tokenizers", "pyarrow", "pydantic")},
+        },
+        "stages": stages,
+    }
+    print(f"{rows:,} rows, {page['mebibytes']} MiB, one thread")
+    print(table(stages))
+    if options.json:
+        from wenmai.atomic import write_text
+
+        write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
