@@ -108,8 +108,7 @@ def _read(
     nested = config.task.model_dump().get("nested", False)
     labels: Counter[str] = Counter()
     measured = array("L")
-    for index in range(len(rows)):
-        example = rows[index]
+    for index, example in enumerate(rows):
         record = example.model_dump(exclude_none=True, exclude={"id"})
         texts = texts_of(record)
         split.add(texts, [record[key] for key in record if key not in INPUT_FIELDS])
@@ -247,8 +246,8 @@ def _against_model(
     task: Task[Any, Any] = task_class(config.task, labels)
     for facts in report.splits:
         rows = splits[facts.name]
-        for index in range(len(rows)):
-            for problem in task.label_problems(rows[index]):
+        for index, example in enumerate(rows):
+            for problem in task.label_problems(example):
                 finding = Finding(
                     "error",
                     "unusable_label",
@@ -332,4 +331,4 @@ def labels_of(record: dict[str, Any]) -> list[str]:
 
 
 def _labelled(rows: Examples[Any]) -> Iterator[Example]:
-    return (example for example in (rows[index] for index in range(len(rows))) if example.labelled)
+    return (example for example in rows if example.labelled)

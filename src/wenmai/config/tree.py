@@ -134,7 +134,7 @@ class RunConfig(BaseModel):
         return self
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads a run's configuration.
 
     Args:
@@ -144,7 +144,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: with everything that is wrong, each at its file and key.
     """
-    tree = read_yaml(path)
+    tree = read_yaml(Path(path))
     if not isinstance(tree, dict):
         allowed = ", ".join(RunConfig.model_fields)
         raise ConfigError(

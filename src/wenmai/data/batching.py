@@ -8,6 +8,7 @@ micro-batches changes neither its units nor its result.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -55,18 +56,18 @@ def measure(
     advance: Callable[[int], None] = lambda count: None,
 ) -> Units:
     """Featurises every example once and keeps its lengths only."""
-    columns: list[tuple[int, int, int, int, int]] = []
-    for index in range(len(examples)):
-        lengths = [len(row) for row in featurize(examples[index])]
+    numbers = array("q")
+    for index, example in enumerate(examples):
+        lengths = [len(row) for row in featurize(example)]
         if rows_stay_together:
-            columns.append((index, -1, max(lengths), len(lengths), sum(lengths)))
+            numbers.extend((index, -1, max(lengths), len(lengths), sum(lengths)))
         else:
-            columns += [(index, row, length, 1, length) for row, length in enumerate(lengths)]
+            for row, length in enumerate(lengths):
+                numbers.extend((index, row, length, 1, length))
         if index % 256 == 255:
             advance(256)
     advance(len(examples) % 256)
-    array = np.array(columns, dtype=np.int64).reshape(-1, 5).T
-    return Units(*array)
+    return Units(*np.array(numbers).reshape(-1, 5).T.copy())
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ GIVE_UP = 10_000
 wrongly.
 """
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 E = TypeVar("E", bound=BaseModel)
 Readable: TypeAlias = "Source | str | Path | Iterable[Mapping[str, Any]] | Any"
 """A source, a path, a pandas data frame, a ``datasets.Dataset``, or an iterable of dicts."""
@@ -77,8 +79,8 @@ class Examples(Sequence[E], Generic[E]):
         return self.example_type.model_validate_json(self.record(index))
 
     def __iter__(self) -> Iterator[E]:
-        for index in range(len(self)):
-            yield self[index]
+        for record in self._stored.records(self._indices):
+            yield self.example_type.model_validate_json(record)
 
     def record(self, index: int) -> str:
         """The JSON that the example is made from."""
@@ -90,8 +92,13 @@ class Examples(Sequence[E], Generic[E]):
 
     def select(self, indices: Iterable[int]) -> Examples[E]:
         """Some of the examples, in the order of ``indices``; the records are shared, not copied."""
-        chosen = np.fromiter((self._position(int(index)) for index in indices), dtype=np.int64)
-        return Examples(self.example_type, self._stored, indices=chosen, rejects=self.rejects)
+        chosen = np.fromiter(indices, dtype=np.int64)
+        outside = chosen[(chosen < -len(self)) | (chosen >= len(self))]
+        if len(outside):
+            raise IndexError(f"example {outside[0]} of {len(self)}")
+        chosen %= max(1, len(self))
+        positions = chosen if self._indices is None else self._indices[chosen]
+        return Examples(self.example_type, self._stored, indices=positions, rejects=self.rejects)
 
     @property
     def memory_mapped(self) -> bool:
@@ -231,7 +238,7 @@ def _validated(
             else {key: value for key, value in record.data.items() if key in known}
         )
         try:
-            text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+            text = _ENCODER.encode(data)
             text.encode()
             example = example_type.model_validate_json(text)
         except ValidationError as error:

@@ -4,13 +4,14 @@ own.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 
 from wenmai.data.examples import Collected, Examples, collect, usable
@@ -27,8 +28,8 @@ NOT_CONTENT = frozenset({"id", "label", "labels"})
 
 
 def split_indices(
-    labels: Sequence[str | None] | None,
-    groups: Sequence[Hashable] | None,
+    labels: ArrayLike | None,
+    groups: ArrayLike | None,
     n: int,
     *,
     dev: float,
@@ -42,8 +43,8 @@ def split_indices(
     label too rare to be held out stays in training, where the model needs it most.
 
     Args:
-        labels: of each record, None where it has none; None if there is nothing to keep the shares of.
-        groups: of each record; None if each stands for itself.
+        labels: of each record, texts or numbers; None if there is nothing to keep the shares of.
+        groups: of each record, texts or numbers; None if each stands for itself.
         dev, test: shares of the ``n`` records; rounded to whole records.
 
     Returns:
@@ -56,53 +57,25 @@ def split_indices(
         raise UserError(
             f"data.split: dev {dev} and test {test} leave nothing for training: their sum must be below 1"
         )
-    units = _units(groups, n)
-    ordered = _drawing_order(units, labels if stratify else None, np.random.default_rng(seed))
-    parts: dict[SplitName, list[Indices]] = {"test": [], "dev": [], "train": []}
-    room: dict[SplitName, float] = {"test": test * n, "dev": dev * n, "train": np.inf}
-    for unit in ordered:
+    unit_N = np.arange(n) if groups is None else _numbered(groups)
+    size_U = np.bincount(unit_N)
+    label_U = _labels_of_units(unit_N, _numbered(labels)) if stratify and labels is not None else None
+    order_U = _drawing_order(len(size_U), label_U, np.random.default_rng(seed))
+    room = [math.inf, dev * n, test * n]
+    part_U = np.zeros(len(size_U), dtype=np.int8)
+    for unit, size in zip(order_U.tolist(), size_U[order_U].tolist(), strict=True):
         # a unit goes where at least half of it fits: a part is as near to its share as its units allow
-        name = next(name for name in parts if room[name] >= len(unit) / 2)
-        parts[name].append(unit)
-        room[name] -= len(unit)
-    train, held_dev, held_test = (_ascending(parts[name]) for name in SPLITS)
+        part = 2 if room[2] >= size / 2 else 1 if room[1] >= size / 2 else 0
+        part_U[unit] = part
+        room[part] -= size
+    train, held_dev, held_test = (np.flatnonzero(part_U[unit_N] == part) for part in range(len(SPLITS)))
     return train, held_dev, held_test
 
 
-def _units(groups: Sequence[Hashable] | None, n: int) -> list[Indices]:
-    if groups is None:
-        return list(np.arange(n)[:, None])
-    members: dict[Hashable, list[int]] = {}
-    for i, group in enumerate(groups):
-        members.setdefault(group, []).append(i)
-    return [np.array(indices) for indices in members.values()]
-
-
-def _drawing_order(
-    units: Sequence[Indices], labels: Sequence[str | None] | None, rng: np.random.Generator
-) -> list[Indices]:
-    """Units so that every beginning of the list holds each label in proportion: each label's units are
-    shuffled and spread evenly over the list, from half a step to the end."""
-    strata: dict[str | None, list[int]] = {}
-    for i in rng.permutation(len(units)):
-        strata.setdefault(_label_of(units[i], labels), []).append(int(i))
-    keyed = [
-        ((rank + 0.5) / len(members), i) for members in strata.values() for rank, i in enumerate(members)
-    ]
-    return [units[i] for _, i in sorted(keyed, key=lambda pair: pair[0])]
-
-
-def _label_of(unit: Indices, labels: Sequence[str | None] | None) -> str | None:
-    return None if labels is None else Counter(labels[i] for i in unit).most_common(1)[0][0]
-
-
-def _ascending(units: Sequence[Indices]) -> Indices:
-    return np.sort(np.concatenate(units)).astype(np.int64) if units else np.empty(0, dtype=np.int64)
-
-
-def joined_groups(*groupings: Sequence[Hashable]) -> list[int]:
+def joined_groups(*groupings: ArrayLike) -> Indices:
     """Groups such that records which share a group in any of the groupings share one."""
-    parent = list(range(len(groupings[0])))
+    firsts = [_first_of_the_same(grouping) for grouping in groupings]
+    parent = array("q", range(len(firsts[0])))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -110,11 +83,45 @@ def joined_groups(*groupings: Sequence[Hashable]) -> list[int]:
             i = parent[i]
         return i
 
-    for grouping in groupings:
-        first: dict[Hashable, int] = {}
-        for i, group in enumerate(grouping):
-            parent[root(i)] = root(first.setdefault(group, i))
-    return [root(i) for i in range(len(parent))]
+    for first_N in firsts:
+        for i in np.flatnonzero(first_N != np.arange(len(first_N))).tolist():
+            parent[root(i)] = root(int(first_N[i]))
+    return np.fromiter(map(root, range(len(parent))), dtype=np.int64, count=len(parent))
+
+
+def _first_of_the_same(values: ArrayLike) -> Indices:
+    """For each value the index where it stands first."""
+    _, first, inverse = np.unique(np.asarray(values), return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def _numbered(values: ArrayLike) -> Indices:
+    """The values as numbers from 0, in the order in which they first occur."""
+    first_N = _first_of_the_same(values)
+    is_first_N = first_N == np.arange(len(first_N))
+    return (np.cumsum(is_first_N) - 1)[first_N]
+
+
+def _labels_of_units(unit_N: Indices, label_N: Indices) -> Indices:
+    """The most frequent label of each unit; of equally frequent ones the first."""
+    pair_N = unit_N * (label_N.max(initial=0) + 1) + label_N
+    _, first, count = np.unique(pair_N, return_index=True, return_counts=True)
+    best_first = np.lexsort((first, -count, unit_N[first]))
+    _, start = np.unique(unit_N[first][best_first], return_index=True)
+    return label_N[first[best_first[start]]]
+
+
+def _drawing_order(units: int, label_U: Indices | None, rng: np.random.Generator) -> Indices:
+    """Units so that every beginning of the list holds each label in proportion: each label's units are
+    shuffled and spread evenly over the list, from half a step to the end."""
+    drawn_U = rng.permutation(units)
+    stratum_U = np.zeros(units, dtype=np.int64) if label_U is None else _numbered(label_U[drawn_U])
+    by_stratum_U = np.argsort(stratum_U, kind="stable")
+    size_S = np.bincount(stratum_U)
+    start_S = np.cumsum(size_S) - size_S
+    stratum_U = stratum_U[by_stratum_U]
+    place_U = (np.arange(units) - start_S[stratum_U] + 0.5) / size_S[stratum_U]
+    return drawn_U[by_stratum_U[np.argsort(place_U, kind="stable")]]
 
 
 def load_splits(
@@ -151,10 +158,10 @@ def load_splits(
         source = config.source(name)
         if source is not None:
             names.append(name)
-            skipping = config.on_error == "skip"
+            written = config.on_error == "skip" and output is not None
             results.append(
                 collect(
-                    source, example_type, keep_records=skipping, cache=cache, require_labels=require_labels
+                    source, example_type, keep_records=written, cache=cache, require_labels=require_labels
                 )
             )
     rejects_path = None if output is None else output / REJECTS_FILE
@@ -167,19 +174,18 @@ def load_splits(
 
 
 def _held_out(examples: Examples[E], split: Split) -> dict[str, Examples[E]]:
-    labels: list[str | None] = []
-    texts: list[Hashable] = []
-    groups: list[Hashable] = []
+    label_ids: dict[str | None, int] = {}
+    labels, texts, groups = array("q"), array("q"), array("q")
     for i, example in enumerate(examples):
         fields = example.model_dump(exclude_none=True)
         label = fields.get("label")
-        labels.append(label if isinstance(label, str) else None)
+        labels.append(label_ids.setdefault(label if isinstance(label, str) else None, len(label_ids)))
         texts.append(_content(fields))
         value = None if split.group is None else fields.get(split.group)
-        groups.append(i if value is None else str(value))
+        groups.append(hash((i,)) if value is None else hash(str(value)))
     parts = split_indices(
         labels,
-        joined_groups(texts, groups),
+        texts if split.group is None else joined_groups(texts, groups),
         len(examples),
         dev=split.dev,
         test=split.test,
@@ -195,8 +201,8 @@ def _held_out(examples: Examples[E], split: Split) -> dict[str, Examples[E]]:
     return {name: examples.select(part) for name, part in zip(SPLITS, parts, strict=True) if wanted[name]}
 
 
-def _content(fields: Mapping[str, Any]) -> Hashable:
-    """The texts of a record, without its labels: records that share them are duplicates."""
+def _content(fields: Mapping[str, Any]) -> int:
+    """A hash of the texts of a record, without its labels: records that share them are duplicates."""
     return hash(
         tuple(
             (key, value) for key, value in fields.items() if key not in NOT_CONTENT and isinstance(value, str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import tee
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -33,15 +34,15 @@ def steps_from(
     Raises:
         UserError: a worker process died.
     """
-    planned = _planned(plan, epoch_steps, start)
-    steps = list(planned)
-    sampler = [(epoch, part) for epoch, step in steps for part in plan.micro_batches(step)]
+    # workers ask for parts ahead of time: the steps in between are all that is held of the coming epochs
+    steps, ahead = tee(_planned(plan, epoch_steps, start))
+    parts = ((epoch, part) for epoch, step in ahead for part in plan.micro_batches(step))
     if num_workers:
         # forked workers must not use the tokenizer's thread pool of the parent
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     loader: DataLoader[Batch] = DataLoader(
         _Batches(maker),
-        sampler=sampler,
+        sampler=parts,
         batch_size=None,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),

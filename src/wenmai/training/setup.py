@@ -63,7 +63,6 @@ def prepare(config: RunConfig, progress: Progress) -> Prepared:
     task_type = TASKS[config.task.name]
     run = Path(config.output)
     data = load_splits(config.data, task_type.Example, cache=run / "cache", output=run)
-    refuse_unlabelled(data)
     task = task_type(config.task, task_type.collect_labels(config.task, data["train"]))
     refuse_unknown_labels(task, data)
 
@@ -137,17 +136,6 @@ def steps_of_epochs(plan: Plan, config: TrainConfig) -> list[int]:
         if steps_left <= 0 or tokens_left <= 0:
             break
     return counts
-
-
-def refuse_unlabelled(data: dict[str, Examples[Any]]) -> None:
-    problems = [
-        Problem(examples.place(i), f"has no label, which {name} data needs: add it, or leave the row out")
-        for name, examples in data.items()
-        for i, example in enumerate(examples)
-        if not example.labelled
-    ]
-    if problems:
-        raise DataError(f"{len(problems)} rows have no label:", problems)
 
 
 def refuse_unknown_labels(task: Task[Any, Any], data: dict[str, Examples[Any]]) -> None:

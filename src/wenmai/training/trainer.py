@@ -42,6 +42,9 @@ from wenmai.training.optimizer import (
 from wenmai.training.setup import Prepared, prepare, resolved_device, resolved_precision
 from wenmai.training.stopping import Interrupted, StopRequest, listening
 
+LEFT_BY_REFUSED_RUNS = {"cache", "rejects.jsonl"}
+"""What a run leaves behind that ended before it began, because of its data: no reason to refuse the next."""
+
 
 def train(
     config: RunConfig, *, resume: bool = False, overwrite: bool = False, progress: Progress = SILENT
@@ -195,12 +198,12 @@ def open_run_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
     """Makes the folder, or refuses to mix two runs in one."""
     if run.exists() and not run.is_dir():
         raise UserError(f"{run}: is a file, the run needs a folder of this name: set output to another one")
-    if run.is_dir() and any(run.iterdir()) and not resume:
+    if run.is_dir() and not resume and {path.name for path in run.iterdir()} - LEFT_BY_REFUSED_RUNS:
         if not overwrite:
             raise UserError(
                 f"{run}: holds an earlier run: go on with --resume, replace it with --overwrite, or set output"
             )
-        if not (run / "config.yaml").is_file() and not (run / "cache").is_dir():
+        if not (run / "config.yaml").is_file():
             raise UserError(f"{run}: holds files but no run of ours, --overwrite leaves it alone: set output")
         shutil.rmtree(run)
     try:
