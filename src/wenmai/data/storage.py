@@ -23,9 +23,10 @@ from wenmai.atomic import unwritable
 IN_MEMORY_BYTES = 64 << 20
 BATCH_BYTES = 4 << 20
 BATCH_RECORDS = 8192
-RESIDENT_BYTES = 64 << 20
-PAGES_AROUND = 64 << 10
-"""What the system maps at a time when a page is touched."""
+RESIDENT_BYTES = 256 << 20
+"""So much of a mapped file may be in memory, about."""
+BYTES_AROUND = 256 << 10
+"""What the system maps when one record is read: 64 KiB around its offset, around its start, around its end."""
 NO_LINE = -1
 
 SCHEMA = pa.schema([("record", pa.string()), ("file", pa.int32()), ("line", pa.int64())])
@@ -91,7 +92,7 @@ class StoredRecords:
     def record(self, position: int) -> str:
         batch, row = self._find(position)
         text: str = self._columns[batch][0][row].as_py()
-        self._touched(PAGES_AROUND)
+        self._touched(BYTES_AROUND)
         return text
 
     def records(self, positions: NDArray[np.int64] | None = None) -> Iterator[str]:
@@ -105,7 +106,7 @@ class StoredRecords:
             for start, stop in pairwise(borders):
                 batch = int(batch_N[start])
                 texts = self._columns[batch][0].take(pa.array(some[start:stop] - self._first[batch]))
-                self._touched(texts.nbytes + PAGES_AROUND)
+                self._touched(texts.nbytes + BYTES_AROUND)
                 yield from texts.to_pylist()
 
     def origin(self, position: int) -> tuple[str, int | None]:

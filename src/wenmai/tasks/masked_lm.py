@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from wenmai.backbones.load import Backbone
@@ -43,6 +44,10 @@ class MaskedLMConfig(TaskConfig):
     name: Literal["masked_lm"] = "masked_lm"
     mask_share: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens to predict")
     whole_words: bool = Field(default=False, description="choose all tokens of a word together")
+    segmenter: Literal["rjieba", "script"] = Field(
+        default="rjieba",
+        description="whose words; script: a Chinese character is a word, Latin runs are words",
+    )
 
 
 class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
@@ -66,7 +71,9 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
             row.targets["original"] = [IGNORE] * len(row)
         if self.config.whole_words:
             words = np.zeros(len(example.text) + 1, dtype=np.int64)
-            for number, (start, end) in enumerate(segment_words(example.text)):
+            for number, (start, end) in enumerate(
+                segment_words(example.text, segmenter=self.config.segmenter)
+            ):
                 words[start:end] = number
             for row in rows:
                 first, stop = row.content
@@ -94,25 +101,24 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
             window=row.window,
         )
 
-    def _choose(self, row: Row, rng: np.random.Generator) -> np.ndarray:
-        """Positions, from the first content token, of about ``mask_share`` of the content tokens; at least one."""
-        count = row.content[1] - row.content[0]
-        if count == 0:
-            return np.zeros(0, dtype=np.int64)
-        # the fraction left over by rounding is drawn, so that short rows keep the share on average
-        wanted = max(1, int(count * self.config.mask_share + rng.random()))
+    def _choose(self, row: Row, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Positions, from the first content token, of ``mask_share`` of the content tokens on average.
+
+        Words are taken in a drawn order. The one that would exceed the share is taken with the probability that makes
+        the expected number right, so that neither short rows nor long words move the share.
+        """
+        first, stop = row.content
+        wanted = (stop - first) * self.config.mask_share
         if not row.words:
-            return np.sort(rng.permutation(count)[:wanted])
-        words = np.array(row.words[row.content[0] : row.content[1]])
-        order = rng.permutation(np.unique(words))
-        rank = {int(word): place for place, word in enumerate(order)}
-        place = np.array([rank[int(word)] for word in words])
-        sizes = np.cumsum(np.bincount(place))
-        # the last word is taken when that brings the number nearer to the wanted one
-        stop = int(np.searchsorted(sizes, wanted))
-        under = sizes[stop - 1] if stop else 0
-        stop += int(stop == 0 or sizes[stop] - wanted <= wanted - under)
-        return np.flatnonzero(place < stop)
+            return np.sort(rng.permutation(stop - first)[: int(wanted + rng.random())])
+        _, word_T = np.unique(row.words[first:stop], return_inverse=True)
+        place_T = rng.permutation(len(np.bincount(word_T)))[word_T]
+        sizes = np.bincount(place_T)
+        ends = np.cumsum(sizes)
+        taken = int(np.searchsorted(ends, wanted, side="right"))
+        if taken < len(sizes):
+            taken += int(rng.random() < (wanted - (ends[taken] - sizes[taken])) / sizes[taken])
+        return np.flatnonzero(place_T < taken)
 
     def evaluation_rows(self, example: MaskedLMExample, tokenizer: Tokenizer) -> list[Row]:
         rng = np.random.default_rng(zlib.crc32(example.text.encode()))

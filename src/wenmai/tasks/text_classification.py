@@ -19,15 +19,18 @@ from wenmai.data.rows import Row
 from wenmai.errors import UserError
 from wenmai.heads.classification import ClassificationHead
 from wenmai.heads.head import Head
-from wenmai.metrics.classification import classification_scores, confusion_matrix, multilabel_scores
+from wenmai.metrics.classification import classification_scores, multilabel_scores
 from wenmai.metrics.scores import Scores
+from wenmai.tasks.labels import (
+    as_label,
+    label_confidences,
+    label_confusion,
+    label_prediction,
+    label_scores,
+    shown,
+)
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
 from wenmai.tasks.windows import window_rows
-
-
-def as_label(value: object) -> object:
-    """Class numbers are names too: 1 -> "1"."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class TextClassificationExample(Example):
@@ -108,7 +111,7 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
 
     def label_problems(self, example: TextClassificationExample) -> list[str]:
         problems = [
-            f"label {label!r} does not occur in the training set, which has {_shown(self.labels)}"
+            f"label {label!r} does not occur in the training set, which has {shown(self.labels)}"
             for label in example.all_labels
             if label not in self.label_ids
         ]
@@ -158,20 +161,15 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
     ) -> Prediction:
         weights = np.array([max(1, row.content[1] - row.content[0]) for row in rows], dtype=np.float64)
         logits_L = np.average([out["logits"].astype(np.float64) for out in outputs], axis=0, weights=weights)
-        prediction: Prediction = {"text": example.text}
-        if self.config.multi_label:
-            probabilities = 1 / (1 + np.exp(-logits_L))
-            chosen = [i for i in np.argsort(-probabilities) if probabilities[i] >= self.config.threshold]
-            prediction["labels"] = [self.labels[i] for i in chosen]
-        else:
-            probabilities = softmax(logits_L)
-            best = int(probabilities.argmax())
-            prediction["label"] = self.labels[best]
-            prediction["score"] = round(float(probabilities[best]), 6)
-        prediction["scores"] = {
-            label: round(float(value), 6) for label, value in zip(self.labels, probabilities, strict=True)
+        if not self.config.multi_label:
+            return {"text": example.text, **label_prediction(logits_L, self.labels)}
+        probabilities_L = 1 / (1 + np.exp(-logits_L))
+        chosen = [i for i in np.argsort(-probabilities_L) if probabilities_L[i] >= self.config.threshold]
+        return {
+            "text": example.text,
+            "labels": [self.labels[i] for i in chosen],
+            "scores": label_scores(probabilities_L, self.labels),
         }
-        return prediction
 
     def score(
         self, examples: Sequence[TextClassificationExample], predictions: Sequence[Prediction]
@@ -188,18 +186,14 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
     ) -> tuple[list[str], NDArray[np.int64]] | None:
         if self.config.multi_label:
             return None
-        gold = [example.all_labels[0] for example in examples]
-        return self.labels, confusion_matrix(gold, [p["label"] for p in predictions], self.labels)
+        return label_confusion([example.all_labels[0] for example in examples], predictions, self.labels)
 
     def confidences(
         self, examples: Sequence[TextClassificationExample], predictions: Sequence[Prediction]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
         if self.config.multi_label:
             return None
-        right = [
-            p["label"] == example.all_labels[0] for example, p in zip(examples, predictions, strict=True)
-        ]
-        return np.array([p["score"] for p in predictions]), np.array(right, dtype=bool)
+        return label_confidences([example.all_labels[0] for example in examples], predictions)
 
     def lost_labels(self, example: TextClassificationExample, tokenizer: Tokenizer) -> list[str]:
         if self.config.long_text == "windows":
@@ -207,13 +201,3 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
         tokens = len(tokenizer.encode(example.text))
         room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
         return [f"{tokens - room} of {tokens} tokens are cut off at the end"] if tokens > room else []
-
-
-def softmax(logits_L: NDArray[np.float64]) -> NDArray[np.float64]:
-    exponents = np.exp(logits_L - logits_L.max())
-    probabilities: NDArray[np.float64] = exponents / exponents.sum()
-    return probabilities
-
-
-def _shown(labels: Sequence[str], most: int = 20) -> str:
-    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

@@ -120,6 +120,13 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
             rows.append(row)
         return rows
 
+    def lost_labels(self, example: TextEmbeddingExample, tokenizer: Tokenizer) -> list[str]:
+        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        lengths = [len(tokenizer.encode(self.config.prefix + text)) for text in example.texts]
+        return [
+            f"{tokens - room} of {tokens} tokens of a text are cut off" for tokens in lengths if tokens > room
+        ]
+
     def build_head(self, backbone: Backbone) -> Head:
         return ContrastiveHead(pooling=self.config.pooling, temperature=self.config.temperature)
 

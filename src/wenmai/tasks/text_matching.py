@@ -19,11 +19,11 @@ from wenmai.data.rows import Row
 from wenmai.errors import UserError
 from wenmai.heads.classification import ClassificationHead, RegressionHead
 from wenmai.heads.head import Head
-from wenmai.metrics.classification import classification_scores, confusion_matrix
+from wenmai.metrics.classification import classification_scores
 from wenmai.metrics.ranking import correlation_scores
 from wenmai.metrics.scores import Scores
+from wenmai.tasks.labels import as_label, label_confidences, label_confusion, label_prediction
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
-from wenmai.tasks.text_classification import as_label, softmax
 
 
 class TextMatchingExample(Example):
@@ -139,14 +139,7 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
         prediction: Prediction = {"text": example.text, "text_pair": example.text_pair}
         if self.regression:
             return {**prediction, "value": round(float(outputs[0]["score"]), 6)}
-        probabilities = softmax(outputs[0]["logits"].astype(np.float64))
-        best = int(probabilities.argmax())
-        return {
-            **prediction,
-            "label": self.labels[best],
-            "score": round(float(probabilities[best]), 6),
-            "scores": {name: round(float(p), 6) for name, p in zip(self.labels, probabilities, strict=True)},
-        }
+        return {**prediction, **label_prediction(outputs[0]["logits"].astype(np.float64), self.labels)}
 
     def score(self, examples: Sequence[TextMatchingExample], predictions: Sequence[Prediction]) -> Scores:
         if self.regression:
@@ -161,16 +154,14 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
     ) -> tuple[list[str], NDArray[np.int64]] | None:
         if self.regression:
             return None
-        gold = [str(example.label) for example in examples]
-        return self.labels, confusion_matrix(gold, [p["label"] for p in predictions], self.labels)
+        return label_confusion([str(example.label) for example in examples], predictions, self.labels)
 
     def confidences(
         self, examples: Sequence[TextMatchingExample], predictions: Sequence[Prediction]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
         if self.regression:
             return None
-        right = [p["label"] == str(example.label) for example, p in zip(examples, predictions, strict=True)]
-        return np.array([p["score"] for p in predictions]), np.array(right, dtype=bool)
+        return label_confidences([str(example.label) for example in examples], predictions)
 
     def lost_labels(self, example: TextMatchingExample, tokenizer: Tokenizer) -> list[str]:
         first, second = tokenizer.encode_batch([example.text, example.text_pair])
