@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from wenmai.atomic import recover_folder, unwritable, writing_folder
 from wenmai.backbones.load import HEAD_PREFIX, load_folder
-from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.errors import BundleError, UserError
 from wenmai.tasks import TASKS
 from wenmai.tasks.model import Model
@@ -64,6 +64,7 @@ def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tok
             "format": FORMAT,
             "wenmai": __version__,
             "task": task.meta(),
+            "normalize": tokenizer.normalize,
         }
         (beside / MANIFEST).write_text(
             json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
@@ -95,9 +96,10 @@ def load_bundle(path: Path) -> Bundle:
         BundleError: it is missing, damaged, or was written by a newer version.
     """
     folder = bundle_folder(path)
-    task = _read_task(folder)
+    task, normalize = _read_manifest(folder)
     try:
         backbone, tokenizer = load_folder(folder)
+        tokenizer.normalize = normalize
         model = Model(backbone, task.build_head(backbone))
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(HEAD_PREFIX)]  # noqa: SIM118, not a dict
@@ -113,7 +115,7 @@ def load_bundle(path: Path) -> Bundle:
     return Bundle(folder, task, tokenizer, model.eval())
 
 
-def _read_task(folder: Path) -> Task[Any, Any]:
+def _read_manifest(folder: Path) -> tuple[Task[Any, Any], Normalization]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -126,7 +128,9 @@ def _read_task(folder: Path) -> Task[Any, Any]:
         if meta["name"] not in TASKS:
             raise BundleError(f"{path}: task {meta['name']!r} is unknown; known are {sorted(TASKS)}")
         task_type = TASKS[meta["name"]]
-        return task_type(task_type.Config.model_validate(meta["config"]), meta["labels"])
+        return task_type(task_type.Config.model_validate(meta["config"]), meta["labels"]), manifest[
+            "normalize"
+        ]
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{path}: is damaged ({_first_line(error)}): train or copy it again") from error
 

@@ -7,6 +7,7 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -150,6 +151,34 @@ def test_pieces_give_back_every_span_they_can_express(tokenizer):
     # spans at any character often cut pieces or end on dropped characters: those are counted, never moved
     assert seen["lost"] > 1000
     assert seen["spans"] - seen["lost"] > TEXTS // 2
+
+
+@pytest.mark.parametrize("characters", [True, False])
+def test_normalised_text_leads_back_to_the_original(characters, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "normalize", "nfkc")
+    rng = random.Random(14)
+    texts = list(generated_texts(TEXTS // 2, 14))
+    for text, encoding in zip(texts, tokenizer.encode_batch(texts, characters=characters), strict=True):
+        offsets = encoding.offsets
+        assert all(0 <= a < b <= len(text) for a, b in offsets)
+        assert all(left[1] <= right[0] for left, right in pairwise(offsets))
+        gold = gold_spans(text, rng)
+        aligner = TokenAligner(offsets)
+        kept = [span for span in gold if aligner.to_tokens(span.start, span.end)]
+        assert not characters or kept == gold
+        assert through_the_model(kept, encoding, tokenizer, "BIO", rng) == kept
+
+
+def test_traditional_text_is_read_as_simplified():
+    pytest.importorskip("opencc", reason="the package opencc (extra wenmai[chinese]) is not installed")
+    plain, simplifying = wordpiece(), wordpiece()
+    simplifying.normalize = "simplified"
+    for characters in (True, False):
+        found = simplifying.encode("北京大學㎏讀書", characters=characters)
+        expected = plain.encode("北京大学", characters=characters)
+        assert found.ids[:4] == expected.ids
+        assert found.offsets[:4] == expected.offsets
+        assert found.offsets[-1] == (6, 7)
 
 
 @pytest.mark.parametrize("characters", [True, False])

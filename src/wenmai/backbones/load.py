@@ -27,7 +27,7 @@ from wenmai.backbones.architecture import (
 )
 from wenmai.backbones.e5 import e5_folder
 from wenmai.backbones.hub import find_model
-from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.errors import BundleError, UserError
 
 E5_NAME = "e5-small"
@@ -68,6 +68,11 @@ class BackboneConfig(BaseModel):
     )
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="replaces the model's own dropout rates"
+    )
+    normalize: Normalization = Field(
+        default="none",
+        description="what the tokenizer reads instead of the text; nfkc: one width, no compatibility forms; "
+        "simplified: also traditional to simplified; offsets stay those of the text",
     )
     revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
 
@@ -176,7 +181,9 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
         folder = e5_folder(config.vocabulary)
     else:
         folder = find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
-    return _load(folder, weights=config.weights, layers=config.layers, dropout=config.dropout)
+    backbone, tokenizer = _load(folder, weights=config.weights, layers=config.layers, dropout=config.dropout)
+    tokenizer.normalize = config.normalize
+    return backbone, tokenizer
 
 
 def load_folder(folder: Path) -> tuple[Backbone, Tokenizer]:

@@ -13,16 +13,19 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wenmai.text.normalize import joins_before
+from wenmai.text.normalize import NormalizedText, joins_before
+from wenmai.text.normalize import normalize as normalized
 
 METASPACE = "▁"
+
+Normalization = Literal["none", "nfkc", "simplified"]
 """What SentencePiece writes for the space before a word, and before a text."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -67,14 +70,16 @@ class Tokenizer:
 
     Args:
         pretrained: a ``PreTrainedTokenizerFast`` (in transformers 5 every tokenizer with a Rust backend).
-
-    Attributes:
         max_length: the longest input, special tokens included, that the model has positions for.
+        normalize: what the tokenizer reads instead of the text: ``nfkc`` unifies width and compatibility forms
+            and drops controls, ``simplified`` also turns traditional characters into simplified ones. Offsets
+            lead back to the text as it was given all the same.
     """
 
-    def __init__(self, pretrained: Any, *, max_length: int = 512):
+    def __init__(self, pretrained: Any, *, max_length: int = 512, normalize: Normalization = "none"):
         self.pretrained = pretrained
         self.max_length = max_length
+        self.normalize: Normalization = normalize
         self.pad_id: int = pretrained.pad_token_id if pretrained.pad_token_id is not None else 0
         self.unk_id: int | None = pretrained.unk_token_id
         self.mask_id: int | None = pretrained.mask_token_id
@@ -113,6 +118,13 @@ class Tokenizer:
             return [self._by_character(text) for text in texts]
         if not texts:
             return []
+        if self.normalize != "none":
+            normal = [self._normalized(text) for text in texts]
+            encoded = self._encode_pieces([text.text for text in normal])
+            return [_in_the_original(*pair) for pair in zip(encoded, normal, strict=True)]
+        return self._encode_pieces(texts)
+
+    def _encode_pieces(self, texts: Sequence[str]) -> list[Encoding]:
         found = self.pretrained(
             [_SURROGATE.sub("\ufffd", text) for text in texts],
             add_special_tokens=False,
@@ -126,7 +138,10 @@ class Tokenizer:
             for text, ids, offsets in zip(texts, found["input_ids"], found["offset_mapping"], strict=True)
         ]
 
-    @property
+    def _normalized(self, text: str) -> NormalizedText:
+        return normalized(text, simplify=self.normalize == "simplified")
+
+    @cached_property
     def pieces_span_characters(self) -> bool:
         """Whether usual Chinese words are pieces of several characters (SentencePiece, byte-level BPE)."""
         probe = "中国人民银行今天在北京发布了新的货币政策报告"
@@ -164,6 +179,9 @@ class Tokenizer:
     def _character_id(self, character: str) -> int:
         """The id of a character wherever it stands: its only piece, without the word mark if the vocabulary
         has that, else the unknown token."""
+        if self.normalize != "none":
+            alone = self._normalized(character).text
+            character = alone if len(alone) == 1 else character
         text = _SURROGATE.sub("\ufffd", character)
         ids: list[int] = self.pretrained(text, add_special_tokens=False, verbose=False)["input_ids"]
         pieces = self.tokens(ids)
@@ -226,6 +244,22 @@ class Tokenizer:
                 types[after],
             ),
         )
+
+
+def _in_the_original(encoding: Encoding, normal: NormalizedText) -> Encoding:
+    """An encoding of normalised text with ranges of the text that was given.
+
+    Of several tokens for the same characters (``㎏`` read as ``kg``) only the first stays.
+    """
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+        first, last = normal.to_original(start, end)
+        first = max(first, offsets[-1][1] if offsets else 0)
+        if first < last:
+            ids.append(token)
+            offsets.append((first, last))
+    return Encoding(ids, offsets)
 
 
 def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:

@@ -25,8 +25,8 @@ BATCH_BYTES = 4 << 20
 BATCH_RECORDS = 8192
 RESIDENT_BYTES = 256 << 20
 """So much of a mapped file may be in memory, about."""
-BYTES_AROUND = 256 << 10
-"""What the system maps when one record is read: 64 KiB around its offset, around its start, around its end."""
+BYTES_AROUND = 1 << 20
+"""What the system maps at most, as a rule, when one record is read: the surroundings of its text and its offset."""
 NO_LINE = -1
 
 SCHEMA = pa.schema([("record", pa.string()), ("file", pa.int32()), ("line", pa.int64())])
@@ -45,12 +45,13 @@ class MappedFile:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         reader = pa.ipc.open_file(pa.py_buffer(self._map))
         self.batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._small = len(self._map) <= RESIDENT_BYTES
         self._touched = 0
 
     def touched(self, size: int) -> None:
         """So many bytes were read."""
         self._touched += size
-        if self._touched > RESIDENT_BYTES:
+        if self._touched > RESIDENT_BYTES and not self._small:
             self._touched = 0
             if hasattr(self._map, "madvise"):  # Windows has no such call
                 self._map.madvise(mmap.MADV_DONTNEED)
