@@ -85,7 +85,7 @@ def train(
     total = work.total_steps
     warmup = warmup_steps(config.train.warmup_steps, total)
     evaluate_at = moments(config.train.eval_steps, work.epoch_steps) if "dev" in work.data else set()
-    save_at = moments(config.train.save_steps, work.epoch_steps) | {total}
+    save_at = moments(config.train.save_steps or config.train.eval_steps, work.epoch_steps)
     journal = Journal(run, step=state.step, tensorboard="tensorboard" in config.trackers)
     model.train()
     with listening() as stop, progress.task("training", total, "steps") as bar:
@@ -102,23 +102,17 @@ def train(
             if state.step in evaluate_at and state.evaluated < state.step:
                 evaluate(config, work, state, journal, run, stop)
             ended = state.step >= total or patience_is_over(config, state)
-            if (
-                state.step in save_at
-                or (state.step in evaluate_at and config.train.save_steps is None)
-                or stop
-                or ended
-            ):
+            if ended and not evaluate_at:
+                save_bundle(run / "bundle", work.task, work.model, work.tokenizer)
+            if ended or stop or state.step in save_at:
                 state.finished = ended and not stop
-                if state.finished and not evaluate_at:
-                    save_bundle(run / "bundle", work.task, work.model, work.tokenizer)
-                if state.step:
-                    save_checkpoint(run / "checkpoint", work.model, optimizer, state, work.fingerprint)
+                save_checkpoint(run / "checkpoint", work.model, optimizer, state, work.fingerprint)
             if stop:
                 journal.close()
                 raise Interrupted(
                     stop.signum or 0, f"stopped after step {state.step} of {total}; go on with --resume"
                 )
-            if state.finished:
+            if ended:
                 break
 
             epoch, step, batches = next(upcoming)
