@@ -11,6 +11,9 @@ one row in a hundred a repetition of an earlier text. Each stage is a process of
 * ``check, dev held out``: the same with ``data.split.dev``, which also looks for equal texts before it divides
 * ``train, up to batches``: what ``wenmai train`` does before and while it makes its first batches: read and check the
   labels, measure the length of every row with the tokenizer, plan an epoch, make batches; the model is a tiny one
+
+Everything runs in one thread. Beside the time on the clock stands the processor time, which tells the rate of a
+thread even where other programs share the machine.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ MEDIAN_CHARACTERS, SPREAD, LONGEST = 40, 0.9, 2000
 REPEATED = 0.01
 TOKENS_PER_STEP = 2048
 MAX_LENGTH = 256
-KIB_OF_MAXRSS = 1 if sys.platform.startswith("linux") else 1 / 1024
+PACKAGES = ("wenmai", "torch", "transformers", "tokenizers", "pyarrow", "pydantic", "numpy")
+MAXRSS_KIB = 1 if sys.platform.startswith("linux") else 1 / 1024
 
 
 def common_characters() -> list[str]:
@@ -76,7 +80,9 @@ def write_backbone(folder: Path) -> None:
     ascii_text = [*string.ascii_letters, *string.digits]
     pieces = [*special, *ascii_text, *(f"##{character}" for character in ascii_text), *string.punctuation]
     pieces = list(dict.fromkeys([*pieces, *"，。！？、", *common_characters()]))
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=False).save_pretrained(folder)
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=False).save_pretrained(
+        folder
+    )
     config = BertConfig(
         vocab_size=len(pieces),
         hidden_size=32,
@@ -90,10 +96,18 @@ def write_backbone(folder: Path) -> None:
 
 
 class Clock:
-    """A ``Progress`` that keeps how long each piece of work took."""
+    """A ``Progress`` that keeps how long each piece of work took, and all of it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+        self._processor_started = time.process_time()
+
+    def total(self) -> dict[str, float]:
+        return {
+            "seconds": time.perf_counter() - self._started,
+            "processor_seconds": time.process_time() - self._processor_started,
+        }
 
     @contextmanager
     def task(self, name: str, total: int | None, unit: str) -> Iterator[Clock]:
@@ -123,20 +137,19 @@ def read(folder: Path) -> dict[str, Any]:
     from wenmai.data.examples import read_examples
     from wenmai.tasks.text_classification import TextClassificationExample
 
-    started = time.perf_counter()
+    clock = Clock()
     examples = read_examples(folder / "rows.jsonl", TextClassificationExample, require_labels=True)
-    return {"rows": len(examples), "seconds": time.perf_counter() - started}
+    return {"rows": len(examples), **clock.total(), "parts": {}}
 
 
 def look(folder: Path, split: dict[str, float]) -> dict[str, Any]:
     from wenmai.check.doctor import check
 
     clock = Clock()
-    started = time.perf_counter()
     report = check(run_config(folder, split), progress=clock)
     return {
         "rows": sum(facts.examples for facts in report.splits),
-        "seconds": time.perf_counter() - started,
+        **clock.total(),
         "parts": clock.seconds,
         "findings": {finding.code: finding.count for finding in report.findings},
     }
@@ -155,20 +168,25 @@ def batches(folder: Path) -> dict[str, Any]:
     upcoming = steps_from(work.plan, work.maker, work.epoch_steps, (0, 0), num_workers=0)
     made = [units for _, units, _ in islice(upcoming, BATCHES)]
     done = time.perf_counter()
+    total = clock.total()
     real, padded = (sum(map(count, steps)) for count in (work.plan.tokens, work.plan.padded_tokens))
     return {
         "rows": len(work.data["train"]),
-        "seconds": done - started,
+        **total,
         "parts": {
-            "all before the first step": prepared - started,
-            "of that measuring lengths": clock.seconds["measuring lengths"],
+            "reading and checking labels": prepared - started - clock.seconds["measuring lengths"],
+            "measuring lengths": clock.seconds["measuring lengths"],
             "planning one epoch": planned - prepared,
             f"making {len(made)} batches": done - planned,
         },
         "tokens": real,
         "steps": len(steps),
         "padding": 1 - real / padded,
-        "batches": {"rows": sum(map(len, made)), "seconds": done - planned},
+        "batches": {
+            "rows": sum(map(len, made)),
+            "tokens": sum(map(work.plan.tokens, made)),
+            "seconds": done - planned,
+        },
     }
 
 
@@ -182,42 +200,66 @@ STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def peak_mib() -> float:
     """The most resident memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB_OF_MAXRSS / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_KIB / 1024
 
 
-def measured(stage: str, folder: Path) -> dict[str, Any]:
-    """A stage in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--stage", stage, "--folder", str(folder)], stdout=subprocess.PIPE, check=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def in_own_process(*arguments: str) -> bytes:
+    """What this script prints with other arguments. The memory of one process is never counted as another's: even
+    that of the process which starts it would be, so that one does no work itself."""
+    return subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True).stdout
 
 
 def table(stages: list[dict[str, Any]]) -> str:
     lines = [
-        "| stage | seconds | rows a second | peak resident memory |",
-        "| --- | --- | --- | --- |",
+        "| stage | seconds | of a processor | rows a processor second | peak resident memory |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for stage in stages:
-        rate = stage["rows"] / stage["seconds"]
-        lines.append(f"| {stage['stage']} | {stage['seconds']:.1f} | {rate:,.0f} | {stage['peak_mib']:.0f} MiB |")
-        lines += [f"| &nbsp;&nbsp;{part} | {seconds:.1f} | | |" for part, seconds in stage.get("parts", {}).items()]
+        rate = stage["rows"] / stage["processor_seconds"]
+        lines.append(
+            f"| {stage['stage']} | {stage['seconds']:.1f} | {stage['processor_seconds']:.1f} | {rate:,.0f} "
+            f"| {stage['peak_mib']:.0f} MiB |"
+        )
     return "\n".join(lines)
 
 
+def parts(stages: list[dict[str, Any]]) -> str:
+    """What takes how long inside the stages."""
+    lines = ["| stage | part | seconds |", "| --- | --- | --- |"]
+    for stage in stages:
+        lines += [
+            f"| {stage['stage']} | {name} | {seconds:.1f} |" for name, seconds in stage["parts"].items()
+        ]
+    return "\n".join(lines)
+
+
+def about_batches(stage: dict[str, Any]) -> str:
+    made = stage["batches"]
+    return (
+        f"{stage['tokens']:,} tokens in {stage['steps']:,} steps of at most {TOKENS_PER_STEP:,} tokens, "
+        f"{100 * stage['padding']:.1f} % of them padding; {made['rows'] / made['seconds']:,.0f} rows and "
+        f"{made['tokens'] / made['seconds']:,.0f} tokens a second while batches are made"
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} rows: under a minute")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
+    parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.make:
+        write_rows(options.folder / "rows.jsonl", options.make)
+        write_backbone(options.folder / "backbone")
+        return
     if options.stage:
-        before = peak_mib()
         found = STAGES[options.stage](options.folder)
-        print(json.dumps({"stage": options.stage, **found, "peak_mib": peak_mib(), "before_mib": before}))
+        print(json.dumps({"stage": options.stage, **found, "peak_mib": peak_mib()}))
         return
 
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -225,10 +267,9 @@ def main() -> None:
     rows = QUICK_ROWS if options.quick else options.rows
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_rows(folder / "rows.jsonl", rows)
-        write_backbone(folder / "backbone")
+        in_own_process("--make", str(rows), "--folder", str(folder))
         size = (folder / "rows.jsonl").stat().st_size
-        stages = [measured(stage, folder) for stage in STAGES]
+        stages = [json.loads(in_own_process("--stage", stage, "--folder", str(folder))) for stage in STAGES]
     page = {
         "benchmark": "large file",
         "date": time.strftime("%Y-%m-%d"),
@@ -238,12 +279,12 @@ def main() -> None:
         "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} processors",
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("wenmai", "torch", "transformers", "tokenizers", "pyarrow", "pydantic")},
+            **{name: version(name) for name in PACKAGES},
         },
         "stages": stages,
     }
     print(f"{rows:,} rows, {page['mebibytes']} MiB, one thread")
-    print(table(stages))
+    print(table(stages), parts(stages), about_batches(stages[-1]), sep="\n\n")
     if options.json:
         from wenmai.atomic import write_text
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -275,33 +273,3 @@ def test_only_the_first_places_are_kept(clinic: Clinic) -> None:
     assert the(report, "duplicates").count == 30
     assert len(the(report, "duplicates").places) == PLACES
     assert json.loads(json.dumps(report.to_json()))["healthy"] is True
-
-
-MEMORY = """
-import json, resource, sys
-from pathlib import Path
-from wenmai.check.doctor import check
-from wenmai.config import load_config
-check(load_config(Path(sys.argv[1])))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
-@pytest.mark.slow
-def test_a_million_rows_stay_under_a_gigabyte(tmp_path: Path, backbone: Path) -> None:
-    with (tmp_path / "big.jsonl").open("w", encoding="utf-8") as file:
-        for i in range(1_000_000):
-            file.write(
-                json.dumps({"text": f"第{i}条评论" + "很好" * (i % 50), "label": "好坏"[i % 2]}) + "\n"
-            )
-    tree = {
-        "task": {"name": "text_classification"},
-        "backbone": {"model": str(backbone)},
-        "data": {"train": str(tmp_path / "big.jsonl")},
-        "output": "run",
-    }
-    (tmp_path / "big.yaml").write_text(json.dumps(tree), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path / "big.yaml")], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) < 1024

@@ -1,0 +1,24 @@
+"""A million rows are read, checked and batched in less than a gigabyte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "large_file.py"
+
+
+@pytest.mark.slow
+def test_a_million_rows_stay_under_a_gigabyte(tmp_path: Path) -> None:
+    page = tmp_path / "large-file.json"
+    subprocess.run([sys.executable, str(SCRIPT), "--json", str(page)], check=True)
+    found = json.loads(page.read_text(encoding="utf-8"))
+    peaks = {stage["stage"]: stage["peak_mib"] for stage in found["stages"]}
+    assert len(peaks) == 4
+    assert all(stage["rows"] == 1_000_000 for stage in found["stages"])
+    assert max(peaks.values()) < 1024, peaks
+    assert found["stages"][-1]["padding"] < 0.05
