@@ -69,6 +69,30 @@ def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tok
         (beside / MANIFEST).write_text(
             json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
         )
+        (beside / "README.md").write_text(model_card(task), encoding="utf-8")
+
+
+def model_card(task: Task[Any, Any]) -> str:
+    """The ``README.md`` of a bundle: what the model is for, what it answers, how it is opened."""
+    labels = f"\n\nLabels: {', '.join(task.labels)}." if task.labels else ""
+    return f"""---
+library_name: wenmai
+tags: [wenmai, {task.name}]
+---
+
+# {task.name.replace("_", " ").capitalize()} model
+
+Trained with wenmai {__version__}. Its configuration is in `{MANIFEST}`.{labels}
+
+```python
+import wenmai
+
+model = wenmai.load("path/to/this/folder")
+model(["文本"])
+```
+
+The encoder alone opens with `transformers.AutoModel` and `transformers.AutoTokenizer`.
+"""
 
 
 def bundle_folder(path: Path) -> Path:
@@ -131,7 +155,9 @@ def _read_manifest(folder: Path) -> tuple[Task[Any, Any], Normalization]:
         return task_type(task_type.Config.model_validate(meta["config"]), meta["labels"]), manifest[
             "normalize"
         ]
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except KeyError as error:
+        raise BundleError(f"{path}: has no {error}: train or copy it again") from error
+    except (OSError, ValueError, TypeError, ValidationError) as error:
         raise BundleError(f"{path}: is damaged ({_first_line(error)}): train or copy it again") from error
 
 

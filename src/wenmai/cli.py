@@ -346,7 +346,9 @@ def _print_json(value: Any) -> None:
 
 
 def _print_rich(shown: RenderableType) -> None:
-    Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120).print(shown)
+    Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120).print(
+        shown, crop=False
+    )
 
 
 def _note(message: str) -> None:

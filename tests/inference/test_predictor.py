@@ -92,6 +92,12 @@ def test_offsets_are_of_the_text_as_given(run: Path, backbone: Path, tmp_path: P
     assert all(text[e["start"] : e["end"]] == e["text"] for e in found)
 
 
+def test_a_bundle_introduces_itself(run: Path) -> None:
+    card = (run / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "# Ner model" in card
+    assert "Labels: 人名, 地名." in card
+
+
 def damaged(run: Path, folder: Path) -> Path:
     shutil.copytree(run / "bundle", folder)
     return folder

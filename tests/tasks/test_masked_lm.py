@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tiny import tiny_backbone_folder
 from toy import ner_records
-
 from wenmai.backbones.load import load_folder
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import IGNORE, Row

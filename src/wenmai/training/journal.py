@@ -15,15 +15,15 @@ class Journal:
 
     Args:
         folder: of the run.
-        step: events after this step are dropped, because the run goes on from there.
+        step, evaluated: events after this step, and evaluations after that one, are dropped, because the run goes on
+            from there and repeats them.
         tensorboard: also write event files under ``tensorboard/``.
     """
 
-    def __init__(self, folder: Path, *, step: int, tensorboard: bool):
+    def __init__(self, folder: Path, *, step: int, evaluated: int, tensorboard: bool):
         self.path = folder / "log.jsonl"
-        write_text(
-            self.path, "".join(f"{json.dumps(e, ensure_ascii=False)}\n" for e in read_log(self.path, step))
-        )
+        kept = [e for e in read_log(self.path, step) if e["event"] != "eval" or e["step"] <= evaluated]
+        write_text(self.path, "".join(f"{json.dumps(event, ensure_ascii=False)}\n" for event in kept))
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter

@@ -86,7 +86,9 @@ def train(
     warmup = warmup_steps(config.train.warmup_steps, total)
     evaluate_at = moments(config.train.eval_steps, work.epoch_steps) if "dev" in work.data else set()
     save_at = moments(config.train.save_steps or config.train.eval_steps, work.epoch_steps)
-    journal = Journal(run, step=state.step, tensorboard="tensorboard" in config.trackers)
+    journal = Journal(
+        run, step=state.step, evaluated=state.evaluated, tensorboard="tensorboard" in config.trackers
+    )
     model.train()
     with listening() as stop, progress.task("training", total, "steps") as bar:
         bar.advance(state.step)
@@ -99,15 +101,19 @@ def train(
             num_workers=config.train.num_workers,
         )
         while not state.finished:
+            if state.step in save_at:
+                # before the evaluation, which may take longer than what it would lose
+                save_checkpoint(run / "checkpoint", work.model, optimizer, state, work.fingerprint)
             if state.step in evaluate_at and state.evaluated < state.step:
                 evaluate(config, work, state, journal, run, stop)
             ended = state.step >= total or patience_is_over(config, state)
             if ended and not evaluate_at:
                 save_bundle(run / "bundle", work.task, work.model, work.tokenizer)
-            if ended or stop or state.step in save_at:
-                state.finished = ended and not stop
+            stopping = bool(stop)  # asked once: a signal may come at any moment
+            if ended or stopping:
+                state.finished = ended and not stopping
                 save_checkpoint(run / "checkpoint", work.model, optimizer, state, work.fingerprint)
-            if stop:
+            if stopping:
                 journal.close()
                 raise Interrupted(
                     stop.signum or 0, f"stopped after step {state.step} of {total}; go on with --resume"
