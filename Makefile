@@ -24,7 +24,7 @@ demo: setup
 	$(WENMAI) report runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-all: setup
 	$(BIN)/python -m pytest -m ""
