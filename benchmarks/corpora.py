@@ -6,7 +6,7 @@
 Each run is a recipe of recipes/corpora with the same changes for all: the encoder's first 6 layers, a budget of
 training tokens in steps of 512, a learning rate of 3e-4 (for so few steps; the better of 1e-4 and 3e-4 on the dev sets
 of the People's Daily sample and of LCQMC), the better of two evaluations on at most 400 dev examples, and at most 2,000
-test examples (the first). The test set is scored once. Runs that the JSON file already holds are not repeated, so that
+test examples, evenly spread over the file (some are sorted by class). The test set is scored once. Runs that the JSON file already holds are not repeated, so that
 a long series can be stopped and continued.
 """
 
@@ -18,6 +18,7 @@ import platform
 import shutil
 import tempfile
 import time
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ import torch
 
 from wenmai.atomic import write_text
 from wenmai.config import RunConfig, load_config
+from wenmai.data.examples import Examples
 from wenmai.data.split import load_splits
 from wenmai.evaluation.evaluate import evaluate
 from wenmai.tasks import TASKS
 from wenmai.training.journal import read_log
 from wenmai.training.trainer import train
 
-ROOT = Path(__file__).resolve().parent.parent
+RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "corpora"
 TEST_EXAMPLES = 2000
 DEV_EXAMPLES = 400
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
@@ -58,6 +60,12 @@ def configuration(recipe: Path, seed: int, tokens: int, folder: Path) -> RunConf
     )
 
 
+def tested(examples: Examples[Any]) -> Examples[Any]:
+    """At most so many of the test examples, evenly spread."""
+    count = min(TEST_EXAMPLES, len(examples))
+    return examples.select([i * len(examples) // count for i in range(count)])
+
+
 def run(recipe: Path, seed: int, tokens: int) -> dict[str, Any]:
     """Trains and tests once."""
     with tempfile.TemporaryDirectory() as name:
@@ -66,7 +74,7 @@ def run(recipe: Path, seed: int, tokens: int) -> dict[str, Any]:
         started = time.perf_counter()
         folder = train(config)
         trained = time.perf_counter()
-        test = splits["test"].select(range(min(TEST_EXAMPLES, len(splits["test"]))))
+        test = tested(splits["test"])
         metrics = evaluate(folder, test, split="test", output=folder / "evaluation" / "test")
         log = read_log(folder / "log.jsonl")
         shutil.rmtree(folder)
@@ -88,6 +96,17 @@ def run(recipe: Path, seed: int, tokens: int) -> dict[str, Any]:
     }
 
 
+def majority(recipe: str) -> float | None:
+    """The accuracy on these test examples of always giving the most frequent training label."""
+    config = load_config(RECIPES / f"{recipe}.yaml")
+    if config.task.name not in ("text_classification", "text_matching"):
+        return None
+    splits = load_splits(config.data, TASKS[config.task.name].Example, cache=None, output=None)
+    best = Counter(example.label for example in splits["train"]).most_common(1)[0][0]
+    test = [example.label for example in tested(splits["test"])]
+    return test.count(best) / len(test)
+
+
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a recipe: mean over seeds, with a t interval where there are several."""
     rows = []
@@ -107,6 +126,7 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "test_examples": own[0]["test_examples"],
                 "tokens": own[0]["tokens"],
                 "padding": float(np.mean([one["padding"] for one in own])),
+                "majority": majority(recipe),
             }
         )
     return rows
@@ -119,14 +139,15 @@ def write_page(path: Path, page: dict[str, Any]) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| recipe | metric | mean | 95 % interval over seeds | seeds | test examples | training tokens | padding |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| recipe | metric | mean | 95 % interval over seeds | seeds | majority | test examples | tokens | padding |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         interval = "one seed" if row["interval"] is None else "{:.3f} to {:.3f}".format(*row["interval"])
+        baseline = "" if row["majority"] is None else f"{row['majority']:.3f}"
         lines.append(
             f"| {row['recipe']} | {row['metric']} | {row['mean']:.3f} | {interval} | {row['seeds']} "
-            f"| {row['test_examples']:,} | {row['tokens']:,} | {100 * row['padding']:.1f} % |"
+            f"| {baseline} | {row['test_examples']:,} | {row['tokens']:,} | {100 * row['padding']:.1f} % |"
         )
     return "\n".join(lines)
 
@@ -146,7 +167,7 @@ def main() -> None:
         "--quick", action="store_true", help="one recipe, one seed, few tokens: under a minute"
     )
     options = parser.parse_args()
-    names = options.recipes or sorted(path.stem for path in (ROOT / "recipes" / "corpora").glob("*.yaml"))
+    names = options.recipes or sorted(path.stem for path in RECIPES.glob("*.yaml"))
     seeds, tokens = options.seeds, options.tokens
     if options.quick:
         names, seeds, tokens = names[:1] if options.recipes else ["weibo_ner"], [1], 5_000
@@ -173,12 +194,12 @@ def main() -> None:
         for name in names:
             if (name, seed) in done:
                 continue
-            found = run(ROOT / "recipes" / "corpora" / f"{name}.yaml", seed, tokens)
+            found = run(RECIPES / f"{name}.yaml", seed, tokens)
             page["runs"].append(found)
             print(json.dumps(found), flush=True)
             if options.json:
                 write_page(options.json, page)
-    print(table(summary(page["runs"])))
+    print(table(page.get("rows") or summary(page["runs"])))
 
 
 if __name__ == "__main__":
