@@ -6,8 +6,8 @@
 Each run is a recipe of recipes/corpora with the same changes for all: the encoder's first 6 layers, a budget of
 training tokens in steps of 512, a learning rate of 3e-4 (for so few steps; the better of 1e-4 and 3e-4 on the dev sets
 of the People's Daily sample and of LCQMC), the better of two evaluations on at most 400 dev examples, and at most 2,000
-test examples, evenly spread over the file (some are sorted by class). The test set is scored once. Runs that the JSON file already holds are not repeated, so that
-a long series can be stopped and continued.
+test examples, evenly spread over the file (some are sorted by class). The test set is scored once. Runs that the JSON
+file already holds are not repeated, so that a long series can be stopped and continued.
 """
 
 from __future__ import annotations
