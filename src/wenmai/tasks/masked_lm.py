@@ -8,7 +8,7 @@ Chinese words always touch.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from wenmai.heads.head import Head
 from wenmai.heads.masked_lm import MaskedLMHead
 from wenmai.metrics.language_model import language_model_scores
 from wenmai.metrics.scores import Scores
-from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.windows import window_rows
 from wenmai.text.words import segment_words
 
@@ -57,11 +57,7 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
     Config = MaskedLMConfig
 
     def as_example(self, item: Any) -> MaskedLMExample:
-        if isinstance(item, str):
-            return MaskedLMExample(text=item)
-        if isinstance(item, Mapping) and isinstance(item.get("text"), str):
-            return MaskedLMExample(text=item["text"], id=item.get("id"))
-        raise UserError(f"masked_lm reads a text or {{'text': ...}}, not {item!r}")
+        return MaskedLMExample(**text_record(item, self.name))
 
     def featurize(self, example: MaskedLMExample, tokenizer: Tokenizer) -> list[Row]:
         rows = window_rows(

@@ -7,7 +7,7 @@ can't express is reported by :meth:`Ner.lost_labels`, never moved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -25,7 +25,7 @@ from wenmai.heads.tagging import TaggingHead
 from wenmai.metrics.scores import Scores
 from wenmai.metrics.spans import span_confusion, span_scores, span_scores_by
 from wenmai.tasks.span_decoding import decode_nested, decode_tags
-from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.windows import window_rows
 from wenmai.text.spans import Span, TokenAligner
 from wenmai.text.tags import allowed_transitions, label_tags, tags_from_spans
@@ -136,11 +136,7 @@ class Ner(Task[NerExample, NerConfig]):
         ]
 
     def as_example(self, item: Any) -> NerExample:
-        if isinstance(item, str):
-            return NerExample(text=item)
-        if isinstance(item, Mapping) and isinstance(item.get("text"), str):
-            return NerExample(text=item["text"], id=item.get("id"))
-        raise UserError(f"ner predicts for a text or {{'text': ...}}, not for {item!r}")
+        return NerExample(**text_record(item, self.name))
 
     def encode(self, text: str, tokenizer: Tokenizer) -> Encoding:
         characters = self.config.tokens == "characters" or (

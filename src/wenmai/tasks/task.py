@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Row
+from wenmai.errors import UserError
 from wenmai.heads.head import Head
 from wenmai.metrics.scores import Scores
 
@@ -44,9 +45,9 @@ class Example(BaseModel):
         return True
 
     @property
+    @abstractmethod
     def length(self) -> int:
         """Characters, for slices by length."""
-        raise NotImplementedError(type(self).__name__)
 
 
 class TaskConfig(BaseModel):
@@ -156,3 +157,16 @@ class Task(ABC, Generic[E, C]):
     def meta(self) -> Mapping[str, Any]:
         """The task as JSON, for the bundle."""
         return {"name": self.name, "config": self.config.model_dump(mode="json"), "labels": self.labels}
+
+
+def text_record(item: Any, task: str) -> dict[str, Any]:
+    """The fields of an example without labels, from a text or a record with one.
+
+    Raises:
+        UserError: ``item`` is neither.
+    """
+    if isinstance(item, str):
+        return {"text": item}
+    if isinstance(item, Mapping) and isinstance(item.get("text"), str):
+        return {"text": item["text"], "id": item.get("id")}
+    raise UserError(f"{task} predicts for a text or {{'text': ...}}, not for {item!r}")

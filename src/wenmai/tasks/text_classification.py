@@ -6,7 +6,7 @@ prediction the windows' logits are averaged, weighted by their tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -29,7 +29,7 @@ from wenmai.tasks.labels import (
     label_scores,
     shown,
 )
-from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.windows import window_rows
 
 
@@ -122,11 +122,7 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
         return problems
 
     def as_example(self, item: Any) -> TextClassificationExample:
-        if isinstance(item, str):
-            return TextClassificationExample(text=item)
-        if isinstance(item, Mapping) and isinstance(item.get("text"), str):
-            return TextClassificationExample(text=item["text"], id=item.get("id"))
-        raise UserError(f"text_classification predicts for a text or {{'text': ...}}, not for {item!r}")
+        return TextClassificationExample(**text_record(item, self.name))
 
     def featurize(self, example: TextClassificationExample, tokenizer: Tokenizer) -> list[Row]:
         rows = window_rows(
