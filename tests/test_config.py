@@ -320,6 +320,8 @@ def test_a_starter_names_every_key_and_loads(tmp_path: Path, task: str) -> None:
 def test_a_starter_of_an_unknown_task_says_what_there_is() -> None:
     with pytest.raises(UserError, match="did you mean 'ner'"):
         starter("nre")
+    with pytest.raises(UserError, match="did you mean 'ner'"):
+        starter("NER")
 
 
 def test_the_reference_page_is_that_of_the_code() -> None:

@@ -99,9 +99,10 @@ def describe(
 
 
 def near_miss(given: str, allowed: Sequence[str]) -> str:
-    """``did you mean 'x'? `` if something allowed looks like what was given."""
-    close = get_close_matches(given, allowed, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'? " if close else ""
+    """``did you mean 'x'? `` if something allowed looks like what was given, capitals aside."""
+    by_lower = {name.lower(): name for name in allowed}
+    close = get_close_matches(given.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"did you mean '{by_lower[close[0]]}'? " if close else ""
 
 
 def _real_key(loc: Key, tree: Any) -> Key:

@@ -71,7 +71,9 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         file = Path(path).open("rb")  # noqa: SIM115
     except OSError as error:
         raise _unreadable(
-            path, f"{error.strerror}: give a file of texts or JSONL, or - for standard input"
+            path,
+            f"{error.strerror}: give a file of texts or JSONL, or - for standard input "
+            "(echo TEXT | wenmai predict BUNDLE -)",
         ) from None
     with file:
         yield file
