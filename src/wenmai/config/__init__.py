@@ -1,10 +1,9 @@
 """The configuration of a run: the records, reading them from YAML, and saying all that is wrong at once."""
 
+from wenmai.config.train import AdversarialConfig, Steps, TrainConfig
 from wenmai.config.tree import (
     SPLITS,
     RunConfig,
-    Steps,
-    TrainConfig,
     config_tree,
     load_config,
     load_source,
@@ -14,6 +13,7 @@ from wenmai.config.tree import (
 
 __all__ = [
     "SPLITS",
+    "AdversarialConfig",
     "RunConfig",
     "Steps",
     "TrainConfig",

@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 from wenmai.backbones.load import BackboneConfig
 from wenmai.config.problems import near_miss, record_of
-from wenmai.config.tree import SPLITS, RunConfig, TrainConfig
+from wenmai.config.train import AdversarialConfig, TrainConfig
+from wenmai.config.tree import SPLITS, RunConfig
 from wenmai.data.sources import DataConfig, Reading, Split
 from wenmai.errors import UserError
 from wenmai.tasks import TASKS
@@ -92,6 +93,9 @@ def starter(task: str) -> str:
         "train:",
         "  epochs: 3",
         *_optional(TrainConfig, leave_out={"epochs"}),
+        "  # adversarial:",
+        "  #   method: fgm",
+        *_optional(AdversarialConfig, leave_out={"method"}, indent="  #   "),
         "",
         f"output: runs/{task}  # folder of the run",
         *_optional(RunConfig, leave_out={"output"}, indent="# "),
@@ -116,6 +120,7 @@ def reference_page() -> str:
         _table(Split),
     ]
     parts += ["## `train:`\n", _table(TrainConfig)]
+    parts += ["### `train.adversarial:`\n", "Off unless it is given.\n", _table(AdversarialConfig)]
     return "\n".join(parts)
 
 

@@ -20,6 +20,7 @@ from pydantic import (
 from wenmai.atomic import write_text
 from wenmai.backbones.load import BackboneConfig
 from wenmai.config.problems import Key, describe, key_text, near_miss
+from wenmai.config.train import TrainConfig
 from wenmai.config.yaml_file import dump_yaml, parse_yaml, read_yaml
 from wenmai.data.sources import DataConfig, Source
 from wenmai.errors import ConfigError, Problem
@@ -27,63 +28,6 @@ from wenmai.tasks import TASKS
 from wenmai.tasks.task import TaskConfig
 
 SPLITS = ("train", "dev", "test")
-
-Steps = Annotated[int | float, Field(gt=0)]
-"""A number of optimizer steps, or below 1 a share of all steps."""
-
-
-class TrainConfig(BaseModel):
-    """The ``train:`` section; named as in Hugging Face ``TrainingArguments`` where it has the same thing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: float = Field(default=3.0, gt=0, description="how often every example is seen; may be a fraction")
-    max_steps: int | None = Field(default=None, ge=1, description="stop after so many optimizer steps")
-    max_tokens: int | None = Field(default=None, ge=1, description="stop after about so many real tokens")
-    tokens_per_step: int | None = Field(default=None, ge=8, description="token budget of one optimizer step")
-    examples_per_step: int | None = Field(default=None, ge=1, description="fixed number of examples instead")
-    tokens_per_micro_batch: int | None = Field(
-        default=None,
-        ge=8,
-        description="what goes through the model at once; changes memory, never the result",
-    )
-    examples_per_micro_batch: int | None = Field(
-        default=None, ge=1, description="the same, in examples instead of tokens"
-    )
-    learning_rate: float = Field(default=3e-5, gt=0, description="highest rate, reached after the warm-up")
-    head_learning_rate: float | None = Field(default=None, gt=0, description="default: learning_rate")
-    schedule: Literal["linear", "constant", "cosine"] = Field(
-        default="linear", description="how the rate falls after the warm-up"
-    )
-    warmup_steps: int | float = Field(default=0.1, ge=0, description="below 1: share of all steps")
-    weight_decay: float = Field(default=0.01, ge=0, description="AdamW; not for biases and norms")
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(default=1e-8, gt=0)
-    max_grad_norm: float | None = Field(
-        default=1.0, gt=0, description="longer gradients are shortened to it; null: never"
-    )
-    eval_steps: Steps | None = Field(default=None, description="default: after every epoch")
-    save_steps: Steps | None = Field(default=None, description="default: after every evaluation")
-    logging_steps: int = Field(default=10, ge=1, description="steps between two lines of log.jsonl")
-    eval_examples: int | None = Field(
-        default=None, ge=1, description="score only so many dev examples, evenly spread; default: all"
-    )
-    early_stopping_patience: int | None = Field(
-        default=None, ge=1, description="evaluations without a better metric before training stops"
-    )
-    metric_for_best_model: str | None = Field(default=None, description="default: the task's primary metric")
-    num_workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the trainer")
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if self.tokens_per_step and self.examples_per_step:
-            raise ValueError("tokens_per_step and examples_per_step exclude each other: remove one of them")
-        if self.tokens_per_micro_batch and self.examples_per_micro_batch:
-            raise ValueError(
-                "tokens_per_micro_batch and examples_per_micro_batch exclude each other: remove one"
-            )
-        return self
 
 
 def task_section(value: object) -> object:

@@ -1,77 +1,123 @@
-"""The gradients of one optimizer step, from any number of micro-batches, as if they were one batch.
+"""The gradients of one optimizer step, from any number of micro-batches and processes, as if they were one batch.
 
 A head returns the sum of its loss terms and their number. Sums add up exactly; the division by the number of terms of
-the WHOLE step happens once, after the last micro-batch. Where the loss compares rows with each other (in-batch
-negatives) adding up is not enough: then the outputs of all micro-batches are computed first, the loss and its gradient
-at the outputs once for all of them, and each micro-batch is run again to send its share back (gradient caching,
-Gao et al. 2021).
+the WHOLE step happens once, after the last micro-batch of the last process. Where the loss compares rows with each
+other (in-batch negatives) adding up is not enough: then the outputs of all micro-batches are computed first, the loss
+and its gradient at the outputs once for all of them, and each micro-batch is run again to send its share back (gradient
+caching, Gao et al. 2021).
+
+Dropout is a function of each row's ``key``, so running the same rows again gives the same outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wenmai.data.rows import Batch
 from wenmai.heads.head import Head, Outputs
+from wenmai.training.parallel import Parallel
 
 Forward = Callable[[Batch, str], Outputs]
 Backward = Callable[[Tensor], None]
 
+OTHER_DROPOUT = 0x5DEECE66D
+"""Added to the keys of the rows, it gives R-Drop's second pass dropout of its own."""
 
-def accumulate(
-    forward: Forward, head: Head, batches: Sequence[Batch], seeds: Sequence[int], backward: Backward
-) -> tuple[float, int]:
-    """Adds the gradients of the SUM of a step's loss terms to the parameters.
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step's micro-batches of this process, which can go through the model any number of times.
 
     Args:
+        batches: on the model's device; their rows' ``key`` decides the dropout.
         forward: the model, batch and purpose to outputs.
         head: whose loss it is.
-        batches: the micro-batches of the step, on the model's device.
-        seeds: one a micro-batch: dropout is a function of it.
         backward: runs a loss backward (with loss scaling, if there is any).
-
-    Returns:
-        the sum of the loss terms and their number.
+        parallel: the processes that share the step.
+        r_drop: weight of the divergence between two passes with different dropout; None: one pass.
     """
-    if head.needs_whole_step and len(batches) > 1:
-        return _whole_step(forward, head, batches, seeds, backward)
-    total, terms = 0.0, 0
-    for batch, seed in zip(batches, seeds, strict=True):
-        torch.manual_seed(seed)
-        loss, count = head.loss(forward(batch, "train"), batch)
-        backward(loss)
-        total += float(loss.detach())
-        terms += count
-    return total, terms
 
+    batches: Sequence[Batch]
+    forward: Forward
+    head: Head
+    backward: Backward
+    parallel: Parallel
+    r_drop: float | None = None
 
-def _whole_step(
-    forward: Forward, head: Head, batches: Sequence[Batch], seeds: Sequence[int], backward: Backward
-) -> tuple[float, int]:
-    parts: list[Outputs] = []
-    with torch.no_grad():
-        for batch, seed in zip(batches, seeds, strict=True):
-            torch.manual_seed(seed)
-            parts.append(forward(batch, "train"))
-    names = list(parts[0])
-    outputs = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in names}
-    # targets of such heads are numbers a row, so they concatenate whatever the widths of the batches
-    targets = {
-        key: torch.cat([batch[key] for batch in batches])
-        for key in batches[0]
-        if all(batch[key].ndim == 1 for batch in batches)
-    }
-    loss, count = head.loss(outputs, targets)
-    slopes = torch.autograd.grad(loss, [outputs[name] for name in names])
-    sizes = [len(part[names[0]]) for part in parts]
-    shares = zip(*(torch.split(slope, sizes) for slope in slopes), strict=True)
-    for batch, seed, share in zip(batches, seeds, shares, strict=True):
-        torch.manual_seed(seed)
-        again = forward(batch, "train")
-        backward(
-            torch.stack([(again[name] * slope).sum() for name, slope in zip(names, share, strict=True)]).sum()
+    def run(self, weight: float = 1.0) -> tuple[float, int]:
+        """Adds ``weight`` times the gradients of the SUM of this process's loss terms to the parameters.
+
+        Returns:
+            the sum of the loss terms and their number, of this process.
+        """
+        if self.head.needs_whole_step and (len(self.batches) > 1 or self.parallel.world > 1):
+            return self._run_whole_step(weight)
+        losses: list[Tensor] = []
+        terms = 0
+        for batch in self.batches:
+            loss, count = self._loss(batch)
+            self.backward(loss * weight if weight != 1.0 else loss)
+            losses.append(loss.detach())
+            terms += count
+        # read once: on a GPU every look at a number waits for all that was asked for before
+        return (float(torch.stack(losses).double().sum()) if losses else 0.0), terms
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, int]:
+        first = self._outputs(batch)
+        loss, count = self.head.loss(first, batch)
+        if self.r_drop is None:
+            return loss, count
+        second = self._outputs(batch | {"key": batch["key"] + OTHER_DROPOUT})
+        other, _ = self.head.loss(second, batch)
+        return (loss + other) / 2 + self.r_drop * self.head.divergence(first, second, batch), count
+
+    def _outputs(self, batch: Batch) -> Outputs:
+        # layers with a dropout of their own kind draw from here; the others from the rows' keys
+        torch.manual_seed(int(batch["key"].sum()) & 0x7FFFFFFFFFFFFFFF)
+        return self.forward(batch, "train")
+
+    def _run_whole_step(self, weight: float) -> tuple[float, int]:
+        with torch.no_grad():
+            outputs = [self._outputs(batch) for batch in self.batches]
+        # targets of such heads are numbers a row, so they concatenate whatever the widths of the batches
+        targets = [{key: value for key, value in batch.items() if value.ndim == 1} for batch in self.batches]
+        everyone = self.parallel.gathered((_on_cpu(outputs), _on_cpu(targets)))
+        every_output = _joined([part for outputs, _ in everyone for part in outputs], self.parallel.device)
+        every_target = _joined([part for _, targets in everyone for part in targets], self.parallel.device)
+        for value in every_output.values():
+            value.requires_grad_()
+        loss, count = self.head.loss(every_output, every_target)
+        slopes = dict(
+            zip(every_output, torch.autograd.grad(loss * weight, list(every_output.values())), strict=True)
         )
-    return float(loss.detach()), count
+        at = sum(
+            len(next(iter(part.values()))) for others, _ in everyone[: self.parallel.rank] for part in others
+        )
+        for batch in self.batches:
+            again = self._outputs(batch)
+            rows = len(next(iter(again.values())))
+            products = [(value * slopes[name][at : at + rows]).sum() for name, value in again.items()]
+            self.backward(torch.stack(products).sum())
+            at += rows
+        # everyone has the same loss of the whole step: it counts once
+        return (float(loss.detach()), count) if self.parallel.first else (0.0, 0)
+
+
+def _on_cpu(parts: Iterable[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    return [{key: value.detach().cpu() for key, value in part.items()} for part in parts]
+
+
+def _joined(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    common = [key for key in parts[0] if all(key in part for part in parts)]
+    return {key: torch.cat([part[key] for part in parts]).to(device) for key in common}
+
+
+def gradients_divided_by(parameters: Iterable[nn.Parameter], count: float) -> None:
+    """Turns gradients of a sum of ``count`` terms into gradients of their mean, in place."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients:
+        torch._foreach_div_(gradients, float(max(1, count)))

@@ -1,0 +1,107 @@
+"""Verbs that make a model: write a configuration, look at it, train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wenmai.cli.app import (
+    REPORT,
+    AsJson,
+    ConfigFile,
+    Overrides,
+    app,
+    configuration,
+    note,
+    print_json,
+    print_metrics,
+    print_rich,
+    progress,
+)
+from wenmai.errors import UserError
+
+if TYPE_CHECKING:
+    from wenmai.config import RunConfig
+
+
+@app.command()
+def init(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="ner, text_classification ...")],
+    output: Annotated[Path | None, typer.Option(help="write to this file; default: print")] = None,
+) -> None:
+    """Write a commented configuration to start from."""
+    from wenmai.atomic import write_text
+    from wenmai.config.pages import starter
+
+    text = starter(task)
+    if output is None:
+        print(text, end="")
+        return
+    if output.exists():
+        raise UserError(f"{output}: is there already; choose another name or remove it")
+    write_text(output, text)
+    note(f"{output} is written. Set data.train in it, then: wenmai check {output}")
+
+
+@app.command()
+def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Look for trouble in a run's configuration and data."""
+    from wenmai.check.doctor import check as look
+    from wenmai.terminal import report_panels
+
+    report = look(configuration(config, overrides), progress=progress())
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_rich(report_panels(report))
+    if not report.healthy:
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="throw an earlier run there away")] = False,
+    no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="no scores, no report")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model, score the best one on dev and test, draw the report."""
+    from wenmai.training.stopping import Interrupted
+    from wenmai.training.trainer import train as learn
+
+    settings = configuration(config, overrides)
+    try:
+        run = learn(settings, resume=resume, overwrite=overwrite, progress=progress())
+    except Interrupted as stop:
+        note(str(stop))
+        raise typer.Exit(128 + stop.signum) from None
+    metrics = {} if no_evaluate else _final_scores(settings, run)
+    if as_json:
+        print_json({"run": str(run), "bundle": str(run / "bundle"), "metrics": metrics})
+        return
+    for split, found in metrics.items():
+        print_metrics(found, f"{split}: {found['examples']} examples")
+    print(f"{run} holds the run. Next:")
+    print(f"  wenmai predict {run} FILE")
+    print(f"  wenmai evaluate {run} DATA")
+    print(f"  {'wenmai report ' + str(run) if no_evaluate else f'open {run / REPORT} in a browser'}")
+
+
+def _final_scores(settings: RunConfig, run: Path) -> dict[str, Any]:
+    """Scores the best model on dev and test, as far as there are any, and draws the report."""
+    from wenmai.data.split import load_splits
+    from wenmai.evaluation.evaluate import evaluate as score
+    from wenmai.evaluation.report import write_report
+    from wenmai.tasks import TASKS
+
+    splits = load_splits(settings.data, TASKS[settings.task.name].Example, cache=None, output=None)
+    scored = [name for name in ("dev", "test") if name in splits]
+    metrics: dict[str, Any] = {
+        name: score(run, splits[name], split=name, progress=progress()) for name in scored
+    }
+    write_report([run], run / REPORT)
+    return metrics

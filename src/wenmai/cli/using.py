@@ -1,0 +1,113 @@
+"""Verbs that use a model or look at data: score, draw, predict, show samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wenmai.cli.app import REPORT, AsJson, BundleFolder, app, numbers, print_json, print_metrics, progress
+
+
+@app.command()
+def evaluate(
+    bundle: BundleFolder,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="file, folder or sample:NAME/SPLIT")],
+    reading: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="how to read it: format=conll")
+    ] = None,
+    split: Annotated[str, typer.Option(help="name of the results: evaluation/SPLIT")] = "test",
+    output: Annotated[Path | None, typer.Option(help="folder of the results; default: in the run")] = None,
+    slices: Annotated[
+        str, typer.Option(help="where text lengths are cut, in characters")
+    ] = "0,50,100,150,200",
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on labelled data.
+
+    Writes metrics.json and predictions.jsonl into evaluation/SPLIT of the run.
+    """
+    from wenmai.config import load_source
+    from wenmai.evaluation.evaluate import evaluate as score
+
+    source = load_source(data, reading or [])
+    metrics = score(bundle, source, split=split, output=output, slices=numbers(slices), progress=progress())
+    if as_json:
+        print_json(metrics)
+    else:
+        print_metrics(metrics, f"{data}: {metrics['examples']} examples")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders, side by side on one page")],
+    output: Annotated[
+        Path | None, typer.Option(help="the page; default: report.html in the first run")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="folder for the first run's plots as PNG and SVG")
+    ] = None,
+) -> None:
+    """Draw runs as one self-contained HTML page.
+
+    Learning curves, scores by length and label, confusion, and the errors in their texts.
+    """
+    from wenmai.evaluation.report import save_figures, write_report
+
+    print(write_report(runs, output or runs[0] / REPORT))
+    if figures is not None:
+        for path in save_figures(runs[0], figures):
+            print(path)
+
+
+@app.command()
+def predict(
+    bundle: BundleFolder,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="texts or JSONL; - is standard input")] = "-",
+    line_format: Annotated[
+        Literal["auto", "text", "jsonl"], typer.Option("--format", help="what a line of FILE is")
+    ] = "auto",
+    encoding: Annotated[str, typer.Option(help="of FILE")] = "utf-8",
+    output: Annotated[Path | None, typer.Option(help="write to this file; default: print")] = None,
+) -> None:
+    """Predict for texts or records, one JSON line each.
+
+    In the order of the input, in bounded memory: FILE may be a pipe that never ends.
+    """
+    from wenmai.atomic import writing
+    from wenmai.inference.input import as_examples, read_items
+    from wenmai.inference.predictor import load
+
+    predictor = load(bundle)
+    predictions = predictor.predict_examples(
+        as_examples(read_items(file, line_format, encoding), predictor.task)
+    )
+    with progress().task("predicting", None, "lines") as step:
+        if output is None:
+            for prediction in predictions:
+                print(json.dumps(prediction, ensure_ascii=False))
+                step.advance()
+            return
+        with writing(output) as target:
+            for prediction in predictions:
+                target.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+                step.advance()
+
+
+@app.command()
+def samples(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME/SPLIT]", help="print its records")] = None,
+) -> None:
+    """List the sample data of installed packages, or print it."""
+    from wenmai.samples import SAMPLES, SPLITS, sample_records
+
+    if name is None:
+        for sample in SAMPLES:
+            for split in SPLITS:
+                print(f"sample:{sample}/{split}")
+        return
+    sample, _, split = name.removeprefix("sample:").partition("/")
+    for record in sample_records(sample, split or "train"):
+        print(json.dumps(record.data, ensure_ascii=False))
