@@ -52,6 +52,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
+        _reach_the_disk(beside)
         recover_folder(path)
         if path.exists():
             path.rename(old)
@@ -62,6 +63,25 @@ def writing_folder(path: Path) -> Iterator[Path]:
     finally:
         if path.exists():
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what a killed process left of files in the making, anywhere below the folder."""
+    for path in folder.rglob(".*.new"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _reach_the_disk(folder: Path) -> None:
+    """Waits until a folder's files are on the disk: a rename may get there before what it names, and power may fail."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def recover_folder(path: Path) -> None:

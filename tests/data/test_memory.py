@@ -7,7 +7,6 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -17,6 +16,7 @@ from wenmai.check import doctor
 from wenmai.config import RunConfig
 from wenmai.data import storage
 from wenmai.data.batching import Plan, StepSize, measure
+from wenmai.data.features import features_in_memory
 from wenmai.data.rows import Row
 
 FEW, MANY = 2_000, 6_000
@@ -69,7 +69,7 @@ def test_a_unit_of_an_epoch_costs_numbers_only() -> None:
     row = Row(inputs={"input_ids": [1] * 40})
 
     def plan(rows: int) -> object:
-        units = measure(np.arange(rows), lambda _: [row], rows_stay_together=False)
+        units = measure(features_in_memory(range(rows), lambda _: [row]), rows_stay_together=False)
         found = Plan(units, StepSize(tokens=2048), seed=1)
         return found, found.steps(0)
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from wenmai.evaluation import plots
+from wenmai.evaluation.canvas import to_png, to_svg
 
 SLICES = {
     "0-50": {"examples": 1200, "precision": 0.9, "recall": 0.8, "f1": 0.847, "f1_interval": [0.8, 0.9]},
@@ -55,10 +56,10 @@ def _no_hollow_boxes() -> Iterator[None]:
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn_with_all_its_glyphs(name: str, tmp_path: Path) -> None:
     figure = FIGURES[name]()
-    assert plots.to_png(figure).startswith(b"\x89PNG")
-    svg = plots.to_svg(figure)
+    assert to_png(figure).startswith(b"\x89PNG")
+    svg = to_svg(figure)
     assert "<text" not in svg and "font-family" not in svg  # outlines: the page needs no font
-    assert svg == plots.to_svg(FIGURES[name]())
+    assert svg == to_svg(FIGURES[name]())
 
 
 def test_the_warning_that_the_others_rely_on_is_raised() -> None:
@@ -114,5 +115,5 @@ def test_best_step_is_named_and_ringed() -> None:
 
 def test_style_stays_inside() -> None:
     before = dict(matplotlib.rcParams)
-    plots.to_svg(plots.bars_by_slice(SLICES))
+    to_svg(plots.bars_by_slice(SLICES))
     assert dict(matplotlib.rcParams) == before

@@ -67,17 +67,31 @@ CASES = {
     "cls": Case(lambda: ClassificationHead(H, L, pooling="cls", dropout=0.1, label_smoothing=0.1), label),
     "mean": Case(lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, hidden_layer=True), label),
     "max": Case(lambda: ClassificationHead(H, L, pooling="max", dropout=0.1), label),
+    "focal": Case(lambda: ClassificationHead(H, L, pooling="cls", dropout=0.1, focal_gamma=2.0), label),
     "multi_label": Case(
         lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, multi_label=True), label_list
     ),
+    "multi_label_smoothed": Case(
+        lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, multi_label=True, label_smoothing=0.1),
+        label_list,
+    ),
+    "multi_label_focal": Case(
+        lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, multi_label=True, focal_gamma=0.5),
+        label_list,
+    ),
     "regression": Case(lambda: RegressionHead(H, pooling="mean", dropout=0.1), score),
     "tagging": Case(lambda: TaggingHead(H, L, dropout=0.1), tags),
+    "tagging_smoothed": Case(lambda: TaggingHead(H, L, dropout=0.1, label_smoothing=0.1), tags),
+    "tagging_focal": Case(lambda: TaggingHead(H, L, dropout=0.1, focal_gamma=2.0), tags),
     "crf": Case(lambda: CRFHead(H, L, dropout=0.1), tags),
     "crf_bio": Case(lambda: CRFHead(H, L, dropout=0.1, allowed=BIO), tags),
     "efficient_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, dropout=0.1), spans),
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
-    "masked_lm": Case(lambda: MaskedLMHead(H, nn.Parameter(torch.randn(7, H))), originals),
+    "masked_lm": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H)), originals),
+    "masked_lm_smoothed": Case(
+        lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals
+    ),
 }
 ADDING = [name for name in CASES if name != "contrastive"]
 
@@ -109,6 +123,17 @@ class Made:
         outputs = self.head.training_outputs(hidden, batch["attention_mask"], batch)
         return self.head.loss(outputs, batch)
 
+    def divergence(self, chosen: list[int], extra: int = 0, *, nudge: float = 0.5) -> Tensor:
+        """Of a second pass whose hidden states lie ``nudge`` times a row's own noise beside the first's."""
+        hidden, batch = self.batch(chosen, extra)
+        nudged = hidden.clone()
+        for row, i in zip(nudged, chosen, strict=True):
+            length = len(self.hidden[i])
+            noise = torch.randn(length, H, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+            row[:length] += nudge * noise.to(row.dtype)
+        passes = (self.head.training_outputs(h, batch["attention_mask"], batch) for h in (hidden, nudged))
+        return self.head.divergence(*passes, batch)
+
 
 @pytest.fixture(params=CASES)
 def made(request: pytest.FixtureRequest) -> Made:
@@ -119,7 +144,7 @@ def made(request: pytest.FixtureRequest) -> Made:
     for parameter in head.parameters():
         nn.init.normal_(parameter)
     if isinstance(head, MaskedLMHead):
-        head._tied[0].data = head._tied[0].data.double()
+        head._tied[0].double()
     made_rows = [rows.Row(inputs={"input_ids": [1] * n}, targets=case.targets(rng, n)) for n in LENGTHS]
     return Made(head, [torch.randn(n, H, dtype=torch.float64) for n in LENGTHS], made_rows)
 
@@ -186,6 +211,38 @@ def test_loss_of_a_batch_is_the_sum_over_its_parts(made: Made, parts: list[list[
     assert sum(number for _, number in pieces) == count
 
 
+@adding
+@pytest.mark.parametrize("parts", [[[0], [1], [2], [3]], [[3, 1, 0], [2]]])
+def test_divergence_of_a_batch_is_the_sum_over_its_parts(made: Made, parts: list[list[int]]):
+    whole = made.divergence([0, 1, 2, 3], extra=3)
+    assert made.head.defines_divergence and whole.item() > 0 and whole.dim() == 0
+    pieces = [made.divergence(part) for part in parts]
+    torch.testing.assert_close(sum(pieces), whole, atol=1e-10, rtol=1e-10)
+
+
+@adding
+def test_divergence_of_equal_passes_is_zero_and_level(made: Made):
+    found = made.divergence([0, 1, 2, 3], nudge=0.0)
+    found.backward()
+    assert found.item() == 0.0
+    assert not any(p.grad.any() for p in made.head.parameters() if p.grad is not None)
+
+
+@adding
+def test_divergence_reaches_every_weight_that_the_loss_reaches(made: Made):
+    made.loss([0, 1, 2, 3])[0].backward()
+    reached = [p.grad is not None and bool(p.grad.any()) for p in made.head.parameters()]
+    made.head.zero_grad()
+    made.divergence([0, 1, 2, 3]).backward()
+    gradients = [p.grad for p in made.head.parameters()]
+    assert all(torch.isfinite(g).all() for g in gradients)
+    # of two linear answers the bias cancels
+    free = isinstance(made.head, RegressionHead)
+    assert [bool(g.any()) for g in gradients] == [
+        r and not (free and g.dim() == 1) for r, g in zip(reached, gradients, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("made", ["contrastive"], indirect=True)
 def test_contrastive_loss_is_no_sum_over_parts_and_says_so(made: Made):
     pieces = [made.loss(part)[0] for part in ([0, 1], [2, 3])]
@@ -198,7 +255,7 @@ def test_half_precision_outputs_give_a_full_precision_loss(made: Made, dtype: to
     exact = made.loss([0, 1, 2, 3])[0].item()
     made.head.to(dtype)
     if isinstance(made.head, MaskedLMHead):
-        made.head._tied[0].data = made.head._tied[0].data.to(dtype)
+        made.head._tied[0].to(dtype)
     made.hidden = [tensor.to(dtype) for tensor in made.hidden]
     hidden, batch = made.batch([0, 1, 2, 3])
     outputs = made.head.training_outputs(hidden.to(dtype), batch["attention_mask"], batch)
@@ -212,7 +269,7 @@ def test_half_precision_outputs_give_a_full_precision_loss(made: Made, dtype: to
 def test_autocast_gives_finite_losses(made: Made):
     made.head.float().train()
     if isinstance(made.head, MaskedLMHead):
-        made.head._tied[0].data = made.head._tied[0].data.float()
+        made.head._tied[0].float()
     hidden, batch = made.batch([0, 1, 2, 3])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = made.head.training_outputs(hidden.float(), batch["attention_mask"], batch)

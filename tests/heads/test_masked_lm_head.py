@@ -20,7 +20,7 @@ class TiedModel(nn.Module):
     def __init__(self):
         super().__init__()
         self.embeddings = nn.Embedding(V, H)
-        self.head = MaskedLMHead(H, self.embeddings.weight)
+        self.head = MaskedLMHead(H, self.embeddings)
 
 
 @pytest.fixture
@@ -101,5 +101,5 @@ def test_tie_survives_loading_copying_and_change_of_precision(model):
 
 
 def test_embeddings_narrower_than_the_hidden_states():
-    head = MaskedLMHead(H, nn.Parameter(torch.randn(V, 4)))
+    head = MaskedLMHead(H, nn.Embedding(V, 4))
     assert head(HIDDEN, MASK)["logits"].shape == (2, 4, V)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ import torch
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, TOYS, toy_config
 from wenmai.progress import SILENT
-from wenmai.training.gradients import accumulate
-from wenmai.training.optimizer import gradients_divided_by
+from wenmai.training.gradients import Step
+from wenmai.training.parallel import Parallel
 from wenmai.training.setup import prepare
 
 
@@ -20,17 +21,30 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_backbone_folder(tmp_path_factory.mktemp("tiny"), texts=ALL_TEXTS)
 
 
+ALONE = Parallel(rank=0, world=1, device=torch.device("cpu"))
+
+
 def gradients(
-    folder: Path, name: str, backbone: Path, step: int, micro: int | None
+    folder: Path, name: str, backbone: Path, step: int, micro: int | None, **train: Any
 ) -> dict[str, torch.Tensor]:
-    config = toy_config(folder, name, backbone, examples_per_micro_batch=micro)
+    """The mean's gradients, with dropout; double precision leaves only the order of the sums as a difference."""
+    config = toy_config(folder, name, backbone, examples_per_micro_batch=micro, **train)
     work = prepare(config, SILENT)
-    # dropout off; double precision leaves only the order of the sums as a difference
-    model = work.model.double().eval()
+    model = work.model.double().train()
     units = work.plan.steps(0)[step]
     batches = [work.maker(part, 0) for part in work.plan.micro_batches(units)]
-    _, terms = accumulate(model, model.head, batches, [0] * len(batches), torch.Tensor.backward)
-    gradients_divided_by(model.parameters(), terms)
+    whole = Step(
+        batches=batches,
+        forward=model,
+        head=model.head,
+        backward=torch.Tensor.backward,
+        parallel=ALONE,
+        r_drop=config.train.r_drop,
+    )
+    _, terms = whole.run()
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= terms
     return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
 
 
@@ -57,3 +71,24 @@ def test_ragged_last_window(tmp_path: Path, backbone: Path) -> None:
         parts = gradients(tmp_path / f"p{step}", "ner-softmax", backbone, step, 3)
         for key, gradient in whole.items():
             torch.testing.assert_close(parts[key], gradient, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if not name.startswith("embedding")])
+def test_r_drop_does_not_see_micro_batches(name: str, tmp_path: Path, backbone: Path) -> None:
+    plain = gradients(tmp_path / "plain", name, backbone, 0, None)
+    whole = gradients(tmp_path / "whole", name, backbone, 0, None, r_drop=2.0)
+    parts = gradients(tmp_path / "parts", name, backbone, 0, 3, r_drop=2.0)
+    for key, gradient in whole.items():
+        torch.testing.assert_close(parts[key], gradient, rtol=1e-6, atol=1e-9)
+    assert any(not torch.allclose(plain[key], gradient, rtol=1e-3) for key, gradient in whole.items())
+
+
+@pytest.mark.parametrize("option", [{"padding_free": "off"}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("name", TOYS)
+def test_what_only_changes_speed_and_memory(
+    name: str, option: dict[str, Any], tmp_path: Path, backbone: Path
+) -> None:
+    usual = gradients(tmp_path / "usual", name, backbone, 0, None)
+    other = gradients(tmp_path / "other", name, backbone, 0, 4, **option)
+    for key, gradient in usual.items():
+        torch.testing.assert_close(other[key], gradient, rtol=1e-6, atol=1e-9)

@@ -18,11 +18,9 @@ import pytest
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.training import trainer
-from wenmai.training.journal import read_log
+from wenmai.training.journal import TIMES, read_log
 from wenmai.training.stopping import Interrupted
 from wenmai.training.trainer import train
-
-TIMES = ("tokens_per_second",)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from toy import ALL_TEXTS, toy_config
 from wenmai.errors import UserError
 from wenmai.inference.predictor import load
 from wenmai.training.journal import read_log
-from wenmai.training.optimizer import parameter_groups, schedule_factor, warmup_steps
+from wenmai.training.optimizer import parameter_groups
 from wenmai.training.setup import prepare
 from wenmai.training.trainer import moments, train
 
@@ -29,17 +28,6 @@ from wenmai.training.trainer import moments, train
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_backbone_folder(tmp_path_factory.mktemp("tiny"), texts=ALL_TEXTS)
-
-
-def test_schedules() -> None:
-    linear = [schedule_factor("linear", step, total=10, warmup=2) for step in range(10)]
-    assert linear[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
-    assert linear[-1] == pytest.approx(1 / 8)
-    assert all(a > b for a, b in pairwise(linear[2:]))
-    assert schedule_factor("constant", 9, total=10, warmup=2) == 1.0
-    assert schedule_factor("cosine", 6, total=10, warmup=2) == pytest.approx(0.5)
-    assert warmup_steps(0.1, 95) == 10
-    assert warmup_steps(7, 95) == 7
 
 
 def test_moments() -> None:

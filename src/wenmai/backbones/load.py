@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
@@ -25,8 +26,12 @@ from wenmai.backbones.architecture import (
     position_limit,
     set_dropout,
 )
+from wenmai.backbones.dropout import RowKeys, batch_keys
 from wenmai.backbones.e5 import e5_folder
 from wenmai.backbones.hub import find_model
+from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
+from wenmai.backbones.packing import Packing
+from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.errors import BundleError, UserError
 
@@ -87,6 +92,8 @@ class Backbone(nn.Module):
     def __init__(self, model: Any):
         super().__init__()
         self.model = model
+        self.keys = RowKeys()
+        self.padding_free = False
         accepted = inspect.signature(model.forward).parameters
         self.inputs = [name for name in INPUTS if name in accepted]
         if getattr(model.config, "type_vocab_size", 0) < 2 and "token_type_ids" in self.inputs:
@@ -126,10 +133,65 @@ class Backbone(nn.Module):
         embeddings: nn.Embedding = self.model.get_input_embeddings()
         return embeddings
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """``input_ids``, ``attention_mask`` and what else of the batch the model reads -> hidden_BTH."""
-        known = {name: batch[name] for name in self.inputs if name in batch}
-        hidden: Tensor = self.model(**known).last_hidden_state
+    def set_padding_free(self, choice: Literal["auto", "on", "off"]) -> None:
+        """Whether only real tokens are computed; ``auto``: where the architecture can. Speed changes, results do not.
+
+        Raises:
+            UserError: ``on``, and the architecture can not.
+        """
+        self.padding_free = choice != "off" and leaves_padding_out(self.model, self.inputs)
+        if choice == "on" and not self.padding_free:
+            raise UserError(
+                f"train.padding_free: on, but {self.config.model_type} models compute tokens of different rows "
+                "together, or take no positions; set it to auto or off"
+            )
+
+    def enable_gradient_checkpointing(self) -> None:
+        """In training, layers' activations are computed again in the backward pass instead of being kept.
+
+        Raises:
+            UserError: the architecture's layers can't.
+        """
+
+        def again(layer: Any, *args: Any) -> Any:
+            return checkpoint(self.keys.remembering(layer), *args, use_reentrant=False)
+
+        if not self.model.supports_gradient_checkpointing:
+            raise UserError(
+                f"train.gradient_checkpointing: {self.config.model_type} models can't compute their layers again; "
+                "set it to false and make train.tokens_per_micro_batch smaller instead"
+            )
+        self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=again)
+
+    def keyed(self, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside, in training, dropout on (B, T, H) and (B, H) goes by the batch's ``key``, if it has one."""
+        return self.keys.of(*(batch_keys(batch) if self.training else ()))
+
+    def forward(self, batch: dict[str, Tensor], read_BT: Tensor | None = None) -> Tensor:
+        """``input_ids``, ``attention_mask`` and what else of the batch the model reads -> hidden_BTH.
+
+        Args:
+            batch: also ``key`` (B,), int64, which decides the dropout, and ``perturbation`` (B, T, H), which is
+                added to the word embeddings; both may be missing.
+            read_BT: which hidden states anyone will look at; None: all. The others may come as zeros.
+        """
+        known: dict[str, Any] = {name: batch[name] for name in self.inputs if name in batch}
+        perturbation = batch.get("perturbation")
+        if self.padding_free and not torch.compiler.is_compiling():
+            return packed_forward(
+                self.model,
+                known,
+                Packing.of(batch["attention_mask"]),
+                keys=self.keys,
+                row_key_B=batch.get("key") if self.training else None,
+                perturbation_BTH=perturbation,
+                read_BT=read_BT,
+            )
+        if self.training and "key" in batch and takes_our_attention(self.model):
+            self.config._attn_implementation = PADDED
+            known[ARGUMENT] = Rows(self.keys)
+        with self.keyed(batch), perturbed(self.model, perturbation):
+            hidden: Tensor = self.model(**known).last_hidden_state
         return hidden
 
     def state_for_saving(self) -> dict[str, Tensor]:

@@ -9,11 +9,14 @@ range, and ``characters=True`` gives one token a character.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,6 +149,18 @@ class Tokenizer:
         """Whether usual Chinese words are pieces of several characters (SentencePiece, byte-level BPE)."""
         probe = "中国人民银行今天在北京发布了新的货币政策报告"
         return len(self.encode(probe)) < len(probe)
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all that decides which rows a text becomes: vocabulary, rules, special tokens, versions."""
+        parts = [
+            self.pretrained.backend_tokenizer.to_str(),
+            json.dumps(self.pretrained.special_tokens_map, sort_keys=True, default=str),
+            self.normalize,
+            str(self.max_length),
+            *(version(package) for package in ("tokenizers", "transformers")),
+        ]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer.json`` and its configuration, so that transformers opens it too."""

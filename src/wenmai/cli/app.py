@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,12 +76,26 @@ def print_rich(shown: RenderableType) -> None:
 
 
 def note(message: str) -> None:
-    print(message, file=sys.stderr)
+    if rank() == 0:
+        print(message, file=sys.stderr)
+
+
+def started_by_torchrun() -> bool:
+    """Whether other processes run the same command."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def rank() -> int:
+    """Which of these processes this is; the first speaks for all."""
+    return int(os.environ.get("RANK", 0))
 
 
 def progress() -> Progress:
+    from wenmai.progress import SILENT
     from wenmai.terminal import progress_on
 
+    if rank() > 0:
+        return SILENT
     return progress_on(Console(file=sys.stderr))
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 import typer
 
-from wenmai.cli.app import app
+from wenmai.cli.app import app, rank
 from wenmai.errors import UserError
 from wenmai.version import __version__
 
@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        return _stopped(f"error: {message}", 2)
+        if rank() == 0:  # the other processes found the same
+            print(f"error: {message}", file=sys.stderr)
+        return 2
     except Terminated:
         return _stopped("stopped by SIGTERM", 128 + signal.SIGTERM)
     except KeyboardInterrupt:

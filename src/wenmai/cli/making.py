@@ -19,6 +19,8 @@ from wenmai.cli.app import (
     print_metrics,
     print_rich,
     progress,
+    rank,
+    started_by_torchrun,
 )
 from wenmai.errors import UserError
 
@@ -67,18 +69,38 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="throw an earlier run there away")] = False,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="no scores, no report")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="how many train together on this machine")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train a model, score the best one on dev and test, draw the report."""
+    settings = configuration(config, overrides)
+    if processes > 1 and not started_by_torchrun():
+        from wenmai.training.launch import launch
+
+        options = {
+            "--resume": resume,
+            "--overwrite": overwrite,
+            "--no-evaluate": no_evaluate,
+            "--json": as_json,
+        }
+        given = [name for name, chosen in options.items() if chosen]
+        raise typer.Exit(launch(["train", str(config), *(overrides or []), *given], processes))
+    if settings.train.seeds:
+        from wenmai.cli.several import train_seeds
+
+        score = None if no_evaluate else _final_scores
+        train_seeds(settings, score, resume=resume, overwrite=overwrite, as_json=as_json)
+        return
     from wenmai.training.stopping import Interrupted
     from wenmai.training.trainer import train as learn
 
-    settings = configuration(config, overrides)
     try:
         run = learn(settings, resume=resume, overwrite=overwrite, progress=progress())
     except Interrupted as stop:
         note(str(stop))
         raise typer.Exit(128 + stop.signum) from None
+    if rank() > 0:
+        return  # the first process tells the results
     metrics = {} if no_evaluate else _final_scores(settings, run)
     if as_json:
         print_json({"run": str(run), "bundle": str(run / "bundle"), "metrics": metrics})
@@ -89,6 +111,30 @@ def train(
     print(f"  wenmai predict {run} FILE")
     print(f"  wenmai evaluate {run} DATA")
     print(f"  {'wenmai report ' + str(run) if no_evaluate else f'open {run / REPORT} in a browser'}")
+
+
+@app.command()
+def verify_resume(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(min=2, help="of each of the two runs")] = 20,
+    kills: Annotated[int, typer.Option(min=1, help="how often the second run is killed")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that a killed run resumes exactly: train a few steps twice, kill one run, compare the bits."""
+    from wenmai.training.verification import verify_resume as verify
+
+    settings = configuration(config, overrides)
+    found = verify(settings, steps=steps, kills=kills, progress=progress())
+    if as_json:
+        print_json(found.to_json())
+    else:
+        killed = ", ".join(map(str, found.killed_after))
+        print(f"two runs of {found.steps} steps, the second one killed after steps {killed}:")
+        for what, same in found.identical.items():
+            print(f"  {what}: {'identical' if same else 'DIFFERENT'}")
+    if not found.exact:
+        raise typer.Exit(1)
 
 
 def _final_scores(settings: RunConfig, run: Path) -> dict[str, Any]:

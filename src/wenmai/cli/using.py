@@ -1,4 +1,4 @@
-"""Verbs that use a model or look at data: score, draw, predict, show samples."""
+"""Verbs that use a model or look at data: score, draw, compare, predict, show samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from wenmai.cli.app import REPORT, AsJson, BundleFolder, app, numbers, print_json, print_metrics, progress
+from wenmai.cli.app import (
+    REPORT,
+    AsJson,
+    BundleFolder,
+    app,
+    numbers,
+    print_json,
+    print_metrics,
+    print_rich,
+    progress,
+)
 
 
 @app.command()
@@ -55,11 +65,35 @@ def report(
     Learning curves, scores by length and label, confusion, and the errors in their texts.
     """
     from wenmai.evaluation.report import save_figures, write_report
+    from wenmai.evaluation.seeds import runs_of
 
-    print(write_report(runs, output or runs[0] / REPORT))
+    single = [run for folder in runs for run in runs_of(folder)]
+    print(write_report(single, output or runs[0] / REPORT))
     if figures is not None:
-        for path in save_figures(runs[0], figures):
+        for path in save_figures(single[0], figures):
             print(path)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or one of several seeds")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="another one, scored on the same examples")],
+    split: Annotated[str, typer.Option(help="which results: evaluation/SPLIT of both")] = "test",
+    show: Annotated[int, typer.Option(min=0, help="examples to show that only one gets right")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Test whether one run is better than another.
+
+    A paired test on the same examples: over all of them, by length, label and the task's own slices.
+    """
+    from wenmai.cli import run_tables
+    from wenmai.evaluation.compare import compare as test
+
+    found = test(first, second, split=split, shown=show)
+    if as_json:
+        print_json(found)
+    else:
+        print_rich(run_tables.comparison(found))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from wenmai.backbones.load import BackboneConfig
 from wenmai.config.problems import near_miss, record_of
 from wenmai.config.train import AdversarialConfig, TrainConfig
 from wenmai.config.tree import SPLITS, RunConfig
+from wenmai.config.tune import Dimension, TuneConfig
 from wenmai.data.sources import DataConfig, Reading, Split
 from wenmai.errors import UserError
 from wenmai.tasks import TASKS
@@ -97,6 +98,10 @@ def starter(task: str) -> str:
         "  #   method: fgm",
         *_optional(AdversarialConfig, leave_out={"method"}, indent="  #   "),
         "",
+        "# tune:  # what wenmai tune searches",
+        "#   space: {train.learning_rate: {low: 1.0e-5, high: 1.0e-4, log: true}}",
+        *_optional(TuneConfig, leave_out={"space"}, indent="#   "),
+        "",
         f"output: runs/{task}  # folder of the run",
         *_optional(RunConfig, leave_out={"output"}, indent="# "),
     ]
@@ -121,6 +126,13 @@ def reference_page() -> str:
     ]
     parts += ["## `train:`\n", _table(TrainConfig)]
     parts += ["### `train.adversarial:`\n", "Off unless it is given.\n", _table(AdversarialConfig)]
+    parts += ["## `tune:`\n", "Read by `wenmai tune` only.\n", _table(TuneConfig)]
+    parts += [
+        "### `tune.space.KEY:`\n",
+        "Every key of the sections `task`, `backbone` and `train`, and `precision` and `data.train`, can be searched. "
+        "`low` and `high`, or `choices`, must be given.\n",
+        _table(Dimension),
+    ]
     return "\n".join(parts)
 
 
@@ -177,6 +189,10 @@ def _inner_metadata(annotation: Any) -> list[Any]:
 
 def _words(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return "any value"
+    if record_of(annotation) is not None:
+        return "section"
     if origin is Annotated:
         return _words(inner[0])
     if origin is Literal:

@@ -79,7 +79,9 @@ class TrainConfig(BaseModel):
         le=1,
         description="every layer learns at this share of the rate of the layer above it, the embeddings below all",
     )
-    schedule: Schedule = Field(default="linear", description="how the rate falls after the warm-up")
+    schedule: Schedule = Field(
+        default="linear", description="how the rate falls after the warm-up; constant has none"
+    )
     warmup_steps: int | float = Field(default=0.1, ge=0, description="below 1: share of all steps")
     min_learning_rate: float = Field(
         default=0.0,
@@ -96,7 +98,9 @@ class TrainConfig(BaseModel):
     )
 
     optimizer: Literal["adamw", "adafactor", "lion"] = Field(
-        default="adamw", description="adamw is the fused one of PyTorch; lion needs the extra optimizers"
+        default="adamw",
+        description="adamw is the fused one of PyTorch; adafactor wants rates about 25 times as high; "
+        "lion needs the extra optimizers",
     )
     weight_decay: float = Field(default=0.01, ge=0, description="not for biases and norms")
     l1: float = Field(
@@ -171,6 +175,8 @@ class TrainConfig(BaseModel):
         ):
             if getattr(self, one) and getattr(self, other):
                 raise ValueError(f"{one} and {other} exclude each other: remove one of them")
+        if self.min_learning_rate and self.schedule in ("constant", "constant_with_warmup", "inverse_sqrt"):
+            raise ValueError(f"min_learning_rate means nothing with schedule {self.schedule}: remove it")
         if isinstance(self.num_workers, int) and self.num_workers < 0:
             raise ValueError(f"num_workers is {self.num_workers}: expected auto, or 0 or more processes")
         if len(set(self.seeds)) < len(self.seeds):

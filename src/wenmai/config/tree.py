@@ -21,6 +21,7 @@ from wenmai.atomic import write_text
 from wenmai.backbones.load import BackboneConfig
 from wenmai.config.problems import Key, describe, key_text, near_miss
 from wenmai.config.train import TrainConfig
+from wenmai.config.tune import TuneConfig
 from wenmai.config.yaml_file import dump_yaml, parse_yaml, read_yaml
 from wenmai.data.sources import DataConfig, Source
 from wenmai.errors import ConfigError, Problem
@@ -28,6 +29,11 @@ from wenmai.tasks import TASKS
 from wenmai.tasks.task import TaskConfig
 
 SPLITS = ("train", "dev", "test")
+
+
+Tracker = Literal[
+    "tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"
+]
 
 
 def task_section(value: object) -> object:
@@ -54,13 +60,14 @@ class RunConfig(BaseModel):
     backbone: BackboneConfig
     data: DataConfig
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig | None = Field(default=None, description="what `wenmai tune` searches; default: nothing")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 where the GPU computes it, else fp32"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: a GPU where there is one"
     )
-    trackers: list[Literal["tensorboard"]] = Field(
+    trackers: list[Tracker] = Field(
         default=["tensorboard"], description="beside log.jsonl, which is always written"
     )
     seed: int = Field(default=42, ge=0, description="of everything that is drawn")
@@ -108,6 +115,24 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     if config is None or problems:
         raise ConfigError(f"{path} can't be used", problems)
     return config
+
+
+def changed(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """The configuration with other values at some keys.
+
+    Args:
+        values: by dotted key: ``train.learning_rate``.
+
+    Raises:
+        ConfigError: with everything that is wrong, each at its key.
+    """
+    tree = config_tree(config)
+    for name, value in values.items():
+        _put(tree, tuple(name.split(".")), value)
+    found, problems = _validated(tree, key_text)
+    if found is None or problems:
+        raise ConfigError("the configuration can't be used:", problems)
+    return found
 
 
 def load_source(path: str, options: Sequence[str] = ()) -> Source:
@@ -165,15 +190,20 @@ def _override(tree: dict[str, Any], text: str) -> Key:
     if not equals or not all(key):
         message = "expected key=value, for example train.epochs=5"
         raise ConfigError("the command line can't be used", [Problem(f"command line: {text}", message)])
-    section = tree
+    _put(tree, key, parse_yaml(value, f"command line: {name}"))
+    return key
+
+
+def _put(tree: dict[str, Any], key: Key, value: Any) -> None:
+    """Sections on the way that are missing are made."""
+    section: Any = tree
     for part in key[:-1]:
         inner = section.get(part)
         if isinstance(inner, str) and part in SPLITS:
             inner = {"path": inner}
         section[part] = inner = dict(inner) if isinstance(inner, dict) else {}
         section = inner
-    section[key[-1]] = parse_yaml(value, f"command line: {name}")
-    return key
+    section[key[-1]] = value
 
 
 def _holds(tree: Any, key: Key) -> bool:

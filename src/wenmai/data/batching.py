@@ -8,19 +8,18 @@ micro-batches changes neither its units nor its result.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wenmai.data.features import Features
 from wenmai.data.rows import Batch, Row, collate
 
-E = TypeVar("E")
 Ints = NDArray[np.int64]
+Augment = Callable[[Row, np.random.Generator], Row]
 
 POOL_STEPS = 64
 """Steps' worth of units that are sorted by length together: more pads less, fewer mixes better."""
@@ -48,26 +47,19 @@ class Units:
         return len(self.example_N)
 
 
-def measure(
-    examples: Sequence[E],
-    featurize: Callable[[E], list[Row]],
-    *,
-    rows_stay_together: bool,
-    advance: Callable[[int], None] = lambda count: None,
-) -> Units:
-    """Featurises every example once and keeps its lengths only."""
-    numbers = array("q")
-    for index, example in enumerate(examples):
-        lengths = [len(row) for row in featurize(example)]
-        if rows_stay_together:
-            numbers.extend((index, -1, max(lengths), len(lengths), sum(lengths)))
-        else:
-            for row, length in enumerate(lengths):
-                numbers.extend((index, row, length, 1, length))
-        if index % 256 == 255:
-            advance(256)
-    advance(len(examples) % 256)
-    return Units(*np.array(numbers).reshape(-1, 5).T.copy())
+def measure(features: Features, *, rows_stay_together: bool) -> Units:
+    """The units of a set: its examples, or each of their rows by itself."""
+    examples, rows = len(features), len(features.tokens_R)
+    count_E = np.diff(features.first_row)
+    if not rows_stay_together:
+        example_R = np.repeat(np.arange(examples), count_E)
+        row_R = np.arange(rows) - features.first_row[example_R]
+        return Units(example_R, row_R, features.tokens_R, np.ones(rows, np.int64), features.tokens_R)
+    # every example has a row, so the slices between the first rows are never empty
+    longest_E, tokens_E = (
+        operation.reduceat(features.tokens_R, features.first_row[:-1]) for operation in (np.maximum, np.add)
+    )
+    return Units(np.arange(examples), np.full(examples, -1), longest_E, count_E, tokens_E)
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class Plan:
     def micro_batches(self, step: Ints) -> list[Ints]:
         """A step's units in the parts that go through the model one by one."""
         if self.size.micro_tokens is None and self.size.micro_examples is None:
-            return [step]
+            return [step] if len(step) else []
         return _cut(step, self.units, self.size.micro_tokens, self.size.micro_examples)
 
     def tokens(self, step: Ints) -> int:
@@ -162,29 +154,72 @@ class BatchMaker:
     """Makes the batch of given units. Every draw is keyed, so any process makes the same batch at any time.
 
     Args:
-        featurize: example to rows with targets.
-        augment: row and generator to the row as this epoch sees it.
+        augment: row and generator to the row as this epoch sees it; None: rows stay as they are.
     """
 
-    examples: Sequence[object]
+    features: Features
     units: Units
-    featurize: Callable[[object], list[Row]]
-    augment: Callable[[Row, np.random.Generator], Row]
+    augment: Augment | None
     pad_id: int
     seed: int
 
     def __call__(self, part: Ints, epoch: int) -> Batch:
-        """The batch; ``group`` (B,) is the index of the example that each row belongs to."""
-        rows: list[Row] = []
+        """The batch of at least one unit.
+
+        Beside inputs and targets it has ``group`` (B,), the index of the example that each row belongs to, and ``key``
+        (B,), a number below 2**63 that no other row and no other epoch has, for whatever is drawn for this row.
+        """
         groups: list[int] = []
-        for unit in part.tolist():
-            index, chosen = int(self.units.example_N[unit]), int(self.units.row_N[unit])
-            made = self.featurize(self.examples[index])
-            for number, row in enumerate(made):
-                if chosen in (-1, number):
-                    rng = np.random.default_rng([self.seed, epoch, index, number])
-                    rows.append(self.augment(row, rng))
-                    groups.append(index)
+        numbers: list[int] = []
+        for example, number in zip(
+            self.units.example_N[part].tolist(), self.units.row_N[part].tolist(), strict=True
+        ):
+            chosen = range(self.features.count(example)) if number == -1 else (number,)
+            groups += [example] * len(chosen)
+            numbers += chosen
+        rows = [self.features.row(*place) for place in zip(groups, numbers, strict=True)]
+        group_B = np.array(groups)
+        key_B = row_keys(self.seed, epoch, group_B, np.array(numbers))
+        if self.augment is not None:
+            rows = [
+                self.augment(row, rng) for row, rng in zip(rows, _generators(key_B.tolist()), strict=True)
+            ]
         batch = collate(rows, self.pad_id)
-        batch["group"] = torch.tensor(groups)
+        batch["group"] = torch.from_numpy(group_B)
+        batch["key"] = torch.from_numpy(key_B)
         return batch
+
+
+def row_keys(seed: int, epoch: int, example_B: Ints, number_B: Ints) -> Ints:
+    """A number from 0 to 2**63 - 1 for each row: a hash of seed, epoch, example and row number.
+
+    Each value in turn is added and mixed with SplitMix64 (Steele, Lea and Flood 2014), where any bit of the input
+    changes half of the output's.
+    """
+    key_B = np.zeros(len(example_B), dtype=np.uint64)
+    for value in (seed, epoch, example_B, number_B):
+        key_B = mixed(key_B + np.asarray(value).astype(np.uint64))
+    return (key_B >> np.uint64(1)).astype(np.int64)
+
+
+def mixed(value_B: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The number that SplitMix64 gives first from each state."""
+    value_B = value_B + np.uint64(0x9E3779B97F4A7C15)
+    value_B = (value_B ^ (value_B >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value_B = (value_B ^ (value_B >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value_B ^ (value_B >> np.uint64(31))
+
+
+def _generators(keys: Iterable[int]) -> Iterator[np.random.Generator]:
+    """A generator for each key, to be used before the next is asked for.
+
+    It is one and the same, set to the beginning of the stream of its key (Philox, Salmon et al. 2011): to make a new
+    one takes ten times as long.
+    """
+    bits = np.random.Philox(0)
+    rng = np.random.Generator(bits)
+    start = bits.state
+    for key in keys:
+        start["state"]["key"][:] = (key, 0)
+        bits.state = start
+        yield rng

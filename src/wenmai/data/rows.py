@@ -53,12 +53,14 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
     Returns:
         the inputs (B, T), ``attention_mask`` (B, T) of 0 and 1, and the targets (B,), (B, T) or (B, N, K).
     """
-    width = max(len(row) for row in rows)
+    lengths_B = np.array([len(row) for row in rows])
+    width = int(lengths_B.max())
     batch: Batch = {}
     for key in rows[0].inputs:
         fill = pad_id if key == "input_ids" else 0
         batch[key] = _padded([row.inputs[key] for row in rows], width, fill)
-    batch["attention_mask"] = _padded([[1] * len(row) for row in rows], width, 0)
+    mask_BT = np.arange(width) < lengths_B[:, None]
+    batch["attention_mask"] = torch.from_numpy(mask_BT.astype(np.int64))
     for key, first in rows[0].targets.items():
         values = [row.targets[key] for row in rows]
         if isinstance(first, np.ndarray):

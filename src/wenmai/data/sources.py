@@ -84,6 +84,11 @@ class DataConfig(Reading):
     on_error: Literal["raise", "skip"] = Field(
         default="raise", description="skip: write bad rows out and go on"
     )
+    cache: str | None = Field(
+        default=None,
+        description="folder that keeps what was tokenised, for the next run on the same data; "
+        "default: `features` in WENMAI_CACHE or ~/.cache/wenmai; off: nothing is kept",
+    )
 
     def source(self, name: Literal["train", "dev", "test"]) -> Source | None:
         """A split's source with the section's defaults filled in and its paths joined to ``root``."""

@@ -6,28 +6,31 @@ import html
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
 from wenmai.errors import UserError
-from wenmai.evaluation import plots
+from wenmai.evaluation import canvas, inside, plots
 from wenmai.evaluation.runs import Run
 
 Draw = Callable[[], Figure]
 
 COLOR_NAMES = {
-    plots.INK: "ink",
-    plots.MUTED: "muted",
-    plots.GRID: "grid",
-    plots.WHISKER: "whisker",
-    plots.PAPER: "paper",
-    **{color: f"series-{number}" for number, color in enumerate(plots.SERIES, start=1)},
+    canvas.INK: "ink",
+    canvas.MUTED: "muted",
+    canvas.GRID: "grid",
+    canvas.WHISKER: "whisker",
+    canvas.PAPER: "paper",
+    **{color: f"series-{number}" for number, color in enumerate(canvas.SERIES, start=1)},
 }
 """Colours that the page replaces by its own, so that figures follow its light and dark theme."""
 
 WIDE = 8.0
 """Inches from which a figure is scrolled rather than shrunk on a narrow screen."""
+
+INSIDE: dict[str, Literal["outputs", "gradients"]] = {"activations": "outputs", "gradients": "gradients"}
+"""Figures of a model's inside, and the part of its inspection that they draw."""
 
 AXIS_NAMES = {
     "entity_length": "characters in the entity",
@@ -40,6 +43,8 @@ def figures_of(run: Run) -> dict[str, Draw]:
     found: dict[str, Draw] = {}
     if run.log:
         found["learning_curves"] = partial(plots.learning_curves, {run.name: run.log})
+    if run.inspection is not None:
+        found |= _inside(run.inspection)
     if run.shown is None:
         return found
     metrics = run.shown.metrics
@@ -54,6 +59,16 @@ def figures_of(run: Run) -> dict[str, Draw]:
         found["confusion"] = partial(plots.confusion_heatmap, metrics["confusion"])
     if any(part["count"] for part in metrics.get("calibration", {}).get("bins", [])):
         found["calibration"] = partial(plots.calibration_plot, metrics["calibration"])
+    return found
+
+
+def _inside(inspection: Mapping[str, Any]) -> dict[str, Draw]:
+    found: dict[str, Draw] = {}
+    for name, part in INSIDE.items():
+        if any(sum(record[part]["histogram"]) for record in inspection["modules"]):
+            found[name] = partial(inside.histogram_heatmap, inspection, part)
+    if inspection["attention"]["share"]:
+        found["attention"] = partial(inside.attention_heatmap, inspection["attention"])
     return found
 
 
@@ -74,7 +89,7 @@ def inline(draw: Draw, *, name: str, description: str) -> str:
     """
     try:
         figure = draw()
-        document = plots.to_svg(figure)
+        document = canvas.to_svg(figure)
     except UserError as error:
         return f'<p class="note">This figure is missing: {html.escape(str(error))}</p>'
     svg = document[document.index("<svg") :]

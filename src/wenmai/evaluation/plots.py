@@ -1,60 +1,31 @@
 """The figures of a run: pure functions from logged and measured numbers to matplotlib figures.
 
-Colours are told apart by readers with any colour vision (Okabe and Ito 2008) and differ in lightness too;
-every bar bears its value. Text is drawn as outlines of a font that is known to hold its characters.
+Every bar bears its value.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
-from wenmai.evaluation.fonts import font_families
+from wenmai.evaluation.canvas import (
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    WHISKER,
+    drawable,
+    drawing,
+    grid,
+    letters,
+    shades,
+)
 
-INK, MUTED, GRID, WHISKER, PAPER = "#1b1f24", "#5f6873", "#dde1e6", "#929ba6", "#fefefe"
-SERIES = ("#56a4d8", "#e69f00", "#14507f", "#d55e00", "#009e73", "#b05a8f")
-"""Light blue, orange, dark blue, vermilion, green, purple: the order in which series take them."""
-SHADES = ("#eef3f7", "#15507f")
-"""From none to all, in heat maps."""
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.unicode_minus": False,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.labelcolor": INK,
-    "figure.facecolor": "#ffffff",
-    "axes.facecolor": "none",
-    "savefig.dpi": 200,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.08,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "wenmai",
-}
 MOST_LABELS = 40
 MOST_CLASSES = 25
 
@@ -68,7 +39,7 @@ def learning_curves(logs: Mapping[str, Sequence[Event]]) -> Figure:
     Args:
         logs: name of a run -> the events of its ``log.jsonl``.
     """
-    with _drawing(9.4, 2.9, texts=logs, columns=2) as (figure, (left, right)):
+    with drawing(9.4, 2.9, texts=logs, columns=2) as (figure, (left, right)):
         for number, (name, events) in enumerate(logs.items()):
             color = SERIES[(2 + number) % len(SERIES)]
             trained = [
@@ -76,7 +47,7 @@ def learning_curves(logs: Mapping[str, Sequence[Event]]) -> Figure:
             ]
             steps, losses = [event["step"] for event in trained], [event["loss"] for event in trained]
             left.plot(steps, losses, color=color, alpha=0.3, linewidth=0.8)
-            left.plot(steps, _smoothed(losses), color=color, linewidth=1.6, label=_drawable(name))
+            left.plot(steps, _smoothed(losses), color=color, linewidth=1.6, label=drawable(name))
             measured = [event for event in events if event["event"] == "eval"]
             _dev_metrics(right, name, measured, color, alone=len(logs) == 1)
         left.set(title="Training loss", xlabel="optimizer step")
@@ -84,8 +55,8 @@ def learning_curves(logs: Mapping[str, Sequence[Event]]) -> Figure:
         right.set(xlabel="optimizer step")
         if len(logs) > 1:
             left.legend(loc="upper right")
-        _grid(left)
-        _grid(right)
+        grid(left)
+        grid(right)
     return figure
 
 
@@ -102,7 +73,7 @@ def _dev_metrics(axes: Axes, name: str, measured: Sequence[Event], color: str, *
         points = [(e["step"], e["metrics"][metric]) for e in measured if _is_number(e["metrics"].get(metric))]
         if points:
             steps, values = zip(*points, strict=True)
-            label = metric if alone else _drawable(name)
+            label = metric if alone else drawable(name)
             axes.plot(steps, values, color=shade, linewidth=1.6, marker="o", markersize=3, label=label)
     axes.set_title(f"Dev set: {primary}")
     best = [event for event in measured if event.get("best") and _is_number(event["metrics"].get(primary))]
@@ -127,7 +98,7 @@ def bars_by_slice(
         slices: name -> its ``examples`` and metrics, with ``<metric>_interval`` where there is one.
         metrics: in the order of the bars.
     """
-    with _drawing(9.4, 3.1, texts=[xlabel, *slices, *metrics]) as (figure, (axes,)):
+    with drawing(9.4, 3.1, texts=[xlabel, *slices, *metrics]) as (figure, (axes,)):
         groups = np.arange(len(slices))
         width = min(0.8 / len(metrics), 0.27)
         fontsize = min(
@@ -137,14 +108,14 @@ def bars_by_slice(
             at = groups + (number - (len(metrics) - 1) / 2) * width
             color = SERIES[number % len(SERIES)] if len(metrics) > 1 else SERIES[2]
             _bars(axes, at, metric, list(slices.values()), width=width * 0.92, color=color, fontsize=fontsize)
-        names = [f"{_drawable(name)}\nn = {_size(values):,.0f}" for name, values in slices.items()]
+        names = [f"{drawable(name)}\nn = {_size(values):,.0f}" for name, values in slices.items()]
         axes.set_xticks(groups, names)
         axes.set_xlim(-0.6, max(len(slices), 3) - 0.4)
         axes.set(xlabel=xlabel, ylabel="" if len(metrics) > 1 else metrics[0])
         if axes.get_ylim()[0] >= 0 and axes.dataLim.ymax <= 1:
             axes.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))
         axes.tick_params(axis="x", length=0)
-        _grid(axes)
+        grid(axes)
         if len(metrics) > 1:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(metrics))
     return figure
@@ -188,8 +159,8 @@ def label_bars(labels: Mapping[str, Values], *, metric: str = "f1") -> Figure:
         labels: label -> its metrics, ``support`` and intervals; the first 40 are drawn.
     """
     chosen = sorted(labels.items(), key=lambda item: -(item[1].get("support") or 0))[:MOST_LABELS]
-    names = [_drawable(name) for name, _ in chosen]
-    with _drawing(9.4, 0.9 + 0.27 * len(chosen), texts=names) as (figure, (axes,)):
+    names = [drawable(name) for name, _ in chosen]
+    with drawing(9.4, 0.9 + 0.27 * len(chosen), texts=names) as (figure, (axes,)):
         for y, (_, values) in enumerate(chosen):
             value = float(values.get(metric) or 0.0)
             axes.barh(y, value, height=0.66, color=SERIES[2])
@@ -213,7 +184,7 @@ def label_bars(labels: Mapping[str, Values], *, metric: str = "f1") -> Figure:
         axes.set_yticks(range(len(chosen)), names)
         axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), ylim=(len(chosen) - 0.4, -0.6), xlabel=metric)
         axes.tick_params(axis="y", length=0)
-        _grid(axes, axis="x")
+        grid(axes, axis="x")
     return figure
 
 
@@ -227,13 +198,12 @@ def confusion_heatmap(confusion: Mapping[str, Any]) -> Figure:
     chosen = np.argsort(-(counts.sum(axis=0) + counts.sum(axis=1)), kind="stable")[:MOST_CLASSES]
     chosen.sort()
     counts = counts[np.ix_(chosen, chosen)]
-    names = [_drawable(confusion["labels"][index]) for index in chosen]
+    names = [drawable(confusion["labels"][index]) for index in chosen]
     side = 0.36 * len(names) + (0.5 if len(names) > 6 else 1.4)
-    with _drawing(side + 1.8, side + 0.9, texts=names) as (figure, (axes,)):
+    with drawing(side + 1.8, side + 0.9, texts=names) as (figure, (axes,)):
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-        shades = matplotlib.colors.LinearSegmentedColormap.from_list("shades", SHADES)
-        axes.pcolormesh(shares, cmap=shades, vmin=0, vmax=1, edgecolors=PAPER, linewidth=1)
+        axes.pcolormesh(shares, cmap=shades(), vmin=0, vmax=1, edgecolors=PAPER, linewidth=1)
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 axes.text(
@@ -242,7 +212,7 @@ def confusion_heatmap(confusion: Mapping[str, Any]) -> Figure:
                     color="#ffffff" if shares[row, column] > 0.5 else "#10151a",
                 )  # fmt: skip
         centres = np.arange(len(names)) + 0.5
-        long = max(map(_columns, names)) > 5
+        long = max(map(letters, names)) > 5
         axes.set_xticks(
             centres,
             names,
@@ -264,7 +234,7 @@ def calibration_plot(calibration: Mapping[str, Any]) -> Figure:
     Args:
         calibration: ``bins`` with ``low``, ``high``, ``count``, ``confidence`` and ``accuracy``; ``ece``.
     """
-    with _drawing(4.6, 4.2, texts=[], rows=2, height_ratios=(3, 1)) as (figure, (upper, lower)):
+    with drawing(4.6, 4.2, texts=[], rows=2, height_ratios=(3, 1)) as (figure, (upper, lower)):
         bins = [part for part in calibration["bins"] if part["count"]]
         upper.plot(
             [0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated"
@@ -283,58 +253,9 @@ def calibration_plot(calibration: Mapping[str, Any]) -> Figure:
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
         upper.legend(loc="upper left")
         lower.set(xlabel="confidence", ylabel="predictions")
-        _grid(upper)
-        _grid(lower)
+        grid(upper)
+        grid(lower)
     return figure
-
-
-def to_svg(figure: Figure) -> str:
-    """The figure as an SVG document; the same numbers give the same document."""
-    out = io.StringIO()
-    with _style(_texts(figure)):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return out.getvalue()
-
-
-def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG image on white."""
-    out = io.BytesIO()
-    with _style(_texts(figure)):
-        figure.savefig(out, format="png")
-    return out.getvalue()
-
-
-def _texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text)]
-
-
-@contextmanager
-def _drawing(
-    width: float, height: float, *, texts: Iterable[str], columns: int = 1, rows: int = 1, **grid: Any
-) -> Iterator[tuple[Figure, list[Axes]]]:
-    """An empty figure of a size in inches, to be filled inside the block: style and font end with it.
-
-    Raises:
-        UserError: no font can draw the texts.
-    """
-    with _style(map(_drawable, texts)):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, sharex="col", gridspec_kw=grid)
-        yield figure, list(axes.flat)
-        figure.draw_without_rendering()  # makes the tick labels, which would take the style of whoever saves
-        figure.set_layout_engine("none")  # or every save would move things a little
-
-
-def _style(texts: Iterable[str]) -> AbstractContextManager[None]:
-    settings: Any = {**STYLE, "font.family": font_families(texts)}
-    return matplotlib.rc_context(settings)
-
-
-def _grid(axes: Axes, axis: Literal["x", "y"] = "y") -> None:
-    axes.grid(axis=axis, color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines["left" if axis == "y" else "bottom"].set_visible(False)
-    axes.tick_params(axis=axis, length=0)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
@@ -349,18 +270,3 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _columns(text: str) -> int:
-    """Width in Latin letters: a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def _drawable(label: str, most: int = 28) -> str:
-    """The label on one line, without invisible characters, shortened to ``most`` Latin letters."""
-    shown = "".join(char if char.isprintable() else " " for char in str(label))
-    if _columns(shown) <= most:
-        return shown
-    while _columns(shown) > most - 1:
-        shown = shown[:-1]
-    return shown + "…"

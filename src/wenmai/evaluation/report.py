@@ -18,9 +18,9 @@ from string import Template
 from wenmai.atomic import write_text, writing_folder
 from wenmai.errors import UserError
 from wenmai.evaluation import sections
+from wenmai.evaluation.canvas import to_png, to_svg
 from wenmai.evaluation.cases import choose, read_predictions
 from wenmai.evaluation.figures import figures_of
-from wenmai.evaluation.plots import to_png, to_svg
 from wenmai.evaluation.runs import Evaluation, Run, read_run
 from wenmai.evaluation.slices import LENGTH_EDGES
 

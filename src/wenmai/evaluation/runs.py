@@ -42,6 +42,7 @@ class Run:
         settings: the resolved configuration; empty if the folder has none.
         log: events of ``log.jsonl``.
         evaluations: those of ``evaluation/``, the test set first.
+        inspection: what ``wenmai inspect`` saw inside the model, if it looked.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Run:
     settings: Mapping[str, Any]
     log: list[Event]
     evaluations: list[Evaluation]
+    inspection: Mapping[str, Any] | None = None
 
     @property
     def shown(self) -> Evaluation | None:
@@ -81,6 +83,7 @@ def read_run(folder: Path) -> Run:
             (_evaluation(path) for path in folder.glob("evaluation/*/metrics.json")),
             key=lambda evaluation: (evaluation.split != "test", evaluation.split),
         ),
+        inspection=_inspection(folder / "inspection.json"),
     )
     if not (run.settings or run.log or run.evaluations):
         raise UserError(f"{folder}: is no run: it has no config.yaml, no log.jsonl and no evaluation/")
@@ -113,3 +116,20 @@ def _evaluation(path: Path) -> Evaluation:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: can't be used ({error}): run `wenmai evaluate` again") from error
     return Evaluation(path.parent.name, metrics, predictions)
+
+
+def _inspection(path: Path) -> Mapping[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        low, high = found["histogram_octaves"]
+        for record in found["modules"]:
+            for part in ("outputs", "gradients"):
+                if len(record[part]["histogram"]) != 2 * (high - low) + 1:
+                    raise ValueError(f"the histogram of {record['name']} has another number of bins")
+        if not isinstance(found["attention"]["share"], list):
+            raise TypeError("attention.share is no list")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: can't be used ({error}): run `wenmai inspect` again") from error
+    return found

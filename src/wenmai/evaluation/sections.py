@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from wenmai.evaluation.figures import figures_of, inline
+from wenmai.evaluation.inside import MOST_MODULES
 from wenmai.evaluation.plots import MOST_CLASSES, MOST_LABELS, learning_curves
 from wenmai.evaluation.runs import Evaluation, Run
 from wenmai.version import __version__
@@ -91,6 +92,10 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
     parts = [] if alone else [f'<h2 id="{prefix}">{_text(run.name)}</h2>']
     level = "h2" if alone else "h3"
     parts.append(f"<section><{level}>Training</{level}>{_training(run, figures)}</section>")
+    if run.inspection is not None:
+        parts.append(
+            f"<section><{level}>Inside the model</{level}>{_inside(run.inspection, figures)}</section>"
+        )
     if run.shown is None:
         parts.append(f"<section><{level}>Scores</{level}>{_missing(run)}</section>")
         return "\n".join(parts)
@@ -210,6 +215,87 @@ def _mistakes(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
         )
         parts.append(_figure(figures["calibration"], note))
     return "".join([*parts, "</div>"])
+
+
+def _inside(inspection: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """Where activations and gradients lie, how widely attention looks, which units never fire."""
+    records = inspection["modules"]
+    parts = [
+        f'<p class="note">Seen on {inspection["examples"]:,} examples of {_text(inspection["data"])} '
+        f"({inspection['tokens']:,} tokens), without dropout.</p>"
+    ]
+    if broken := [record["name"] for record in records if record["outputs"]["non_finite"]]:
+        parts.append(f'<p class="alarm">Infinite or no numbers at all in {_text(", ".join(broken))}.</p>')
+    more = (
+        f" The first {MOST_MODULES} of {len(records)} modules are drawn."
+        if len(records) > MOST_MODULES
+        else ""
+    )
+    for name, note in (
+        (
+            "activations",
+            "What each module gives, a column for each power of two. The darker, the more of its values lie there.",
+        ),
+        ("gradients", "The gradient of the loss at each module's output, in the same way."),
+    ):
+        if name in figures:
+            parts.append(_figure(figures[name], note + more))
+    if "attention" in figures:
+        note = (
+            "Attention: the entropy of each head, on average over the tokens, as a share of the most there can be. "
+            "1 looks at all tokens alike, 0 at a single one."
+        )
+        parts.append(_figure(figures["attention"], note))
+    parts.append(_dead_units([record for record in records if record["units"]]))
+    columns = ("mean", "std", "min", "max", "zero_share", "non_finite")
+    rows = [
+        f"<tr><th scope=row>{_text(record['name'])}</th>"
+        + "".join(_cell(_short(record["outputs"][name])) for name in columns)
+        + _cell(_short(_mean(step["output_gradient_norm"] for step in record["steps"])))
+        + _cell(_short(_mean(step["weight_gradient_norm"] for step in record["steps"])))
+        + "</tr>"
+        for record in records
+    ]
+    names = ["module", "mean", "std", "min", "max", "zeros", "non-finite", "gradient", "gradient of weights"]
+    parts.append(f"<details><summary>As a table</summary>{_table(names, rows)}</details>")
+    return "".join(parts)
+
+
+def _dead_units(records: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each activation function that has dead units."""
+    dead = [record for record in records if record["units"]["dead"]]
+    total = sum(record["units"]["units"] for record in records)
+    if not dead:
+        none = f"None of the {total:,} units of {len(records)} activation functions is dead."
+        return f'<p class="note">{none}</p>' if records else ""
+    rows = []
+    for record in dead:
+        units = record["units"]
+        numbers = ", ".join(map(str, units["dead_units"]))
+        if units["dead"] > len(units["dead_units"]):
+            numbers += " …"
+        cells = [
+            f"{units['units']:,}",
+            f"{units['dead']:,}",
+            f"{units['dead'] / units['units']:.1%}",
+            numbers,
+        ]
+        rows.append(f"<tr><th scope=row>{_text(record['name'])}</th>{''.join(map(_cell, cells))}</tr>")
+    note = (
+        '<p class="note">Dead units: not active on a single token (a relu never above 0, a gelu or its like never '
+        "beyond 0.005 either way, a tanh always beyond 0.99).</p>"
+    )
+    return note + _table(["activation function", "units", "dead", "share", "which"], rows)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _short(value: float | None) -> str:
+    """Three digits, whatever the size."""
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _splits(run: Run) -> str:

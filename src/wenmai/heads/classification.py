@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
+from wenmai.heads.cross_entropy import each_label, one_of_labels, refuse_both
+from wenmai.heads.divergence import sigmoid_divergence, softmax_divergence
 from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
 from wenmai.heads.pooling import Pooling, pool
 
@@ -43,10 +45,14 @@ class ClassificationHead(Head):
         ``logits`` (B, L).
 
     Targets:
-        single-label: ``label`` (B,), the id or IGNORE. The loss is cross-entropy, the count labelled rows.
+        single-label: ``label`` (B,), the id or IGNORE. The loss is cross-entropy, the count labelled rows
+        (:func:`wenmai.heads.cross_entropy.one_of_labels`).
         multi-label: ``labels`` (B, N, 1), the ids that hold, padded with IGNORE; a row of padding only has no
-        label, which is an answer. The loss is binary cross-entropy summed over L, the count rows: so the mean
-        over rows keeps its scale against the other heads' when labels are added.
+        label, which is an answer. The loss is binary cross-entropy summed over L
+        (:func:`wenmai.heads.cross_entropy.each_label`), the count rows: the negative log-likelihood of the
+        row's answers.
+
+    The divergence of two passes is summed like the loss: per labelled row, or per row and label.
 
     Args:
         hidden_size: H.
@@ -55,7 +61,14 @@ class ClassificationHead(Head):
         multi_label: see above.
         label_smoothing: share of the target that is spread evenly over all labels (Szegedy et al. 2016); with
             ``multi_label`` over holds and holds not.
+        focal_gamma: γ of the focal loss (Lin et al. 2017), for labels of very unequal frequency: terms that
+            are nearly right count less. 0 is cross-entropy.
+
+    Raises:
+        ValueError: both ``label_smoothing`` and ``focal_gamma``.
     """
+
+    defines_divergence = True
 
     def __init__(
         self,
@@ -67,10 +80,13 @@ class ClassificationHead(Head):
         multi_label: bool = False,
         hidden_layer: bool = False,
         label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
     ):
         super().__init__()
+        refuse_both(label_smoothing, focal_gamma)
         self.multi_label = multi_label
         self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
         self.row = PooledRow(hidden_size, pooling=pooling, dropout=dropout, hidden_layer=hidden_layer)
         self.output = linear(hidden_size, labels)
 
@@ -78,17 +94,22 @@ class ClassificationHead(Head):
         return {"logits": self.output(self.row(hidden_BTH, mask_BT))}
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-        logits_BL = widened(outputs["logits"])
+        logits_BL = outputs["logits"]
         if self.multi_label:
-            target_BL = multi_hot(batch["labels"], logits_BL.size(1)).to(logits_BL.dtype)
-            target_BL = target_BL * (1 - self.label_smoothing) + self.label_smoothing / 2
-            loss = binary_cross_entropy_with_logits(logits_BL, target_BL, reduction="sum")
+            holds_BL = multi_hot(batch["labels"], logits_BL.size(1))
+            loss = each_label(
+                logits_BL, holds_BL, label_smoothing=self.label_smoothing, focal_gamma=self.focal_gamma
+            )
             return loss, logits_BL.size(0)
-        label_B = batch["label"]
-        loss = cross_entropy(
-            logits_BL, label_B, ignore_index=IGNORE, label_smoothing=self.label_smoothing, reduction="sum"
+        return one_of_labels(
+            logits_BL, batch["label"], label_smoothing=self.label_smoothing, focal_gamma=self.focal_gamma
         )
-        return loss, int((label_B != IGNORE).sum())
+
+    def divergence(self, first: Outputs, second: Outputs, batch: dict[str, Tensor]) -> Tensor:
+        if self.multi_label:
+            return sigmoid_divergence(first["logits"], second["logits"]).sum()
+        known_B = batch["label"] != IGNORE
+        return softmax_divergence(first["logits"][known_B], second["logits"][known_B]).sum()
 
 
 class RegressionHead(Head):
@@ -100,10 +121,15 @@ class RegressionHead(Head):
     Targets:
         ``score`` (B,), NaN where there is none. The loss is the squared error, the count rows with a score.
 
+    The squared error is the negative log-likelihood of a normal distribution with variance ½ around the
+    answer, up to a constant; so the divergence of two passes is half their squared difference.
+
     Args:
         hidden_size: H.
         pooling, dropout, hidden_layer: see :class:`PooledRow`.
     """
+
+    defines_divergence = True
 
     def __init__(self, hidden_size: int, *, pooling: Pooling, dropout: float, hidden_layer: bool = False):
         super().__init__()
@@ -119,6 +145,11 @@ class RegressionHead(Head):
         known_B = ~gold_B.isnan()
         loss = mse_loss(predicted_B[known_B], gold_B[known_B], reduction="sum")
         return loss, int(known_B.sum())
+
+    def divergence(self, first: Outputs, second: Outputs, batch: dict[str, Tensor]) -> Tensor:
+        known_B = ~batch["score"].isnan()
+        first_B, second_B = widened(first["score"]), widened(second["score"])
+        return mse_loss(first_B[known_B], second_B[known_B], reduction="sum") / 2
 
 
 def multi_hot(ids_BN1: Tensor, labels: int) -> Tensor:

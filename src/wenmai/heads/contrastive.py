@@ -36,6 +36,9 @@ class ContrastiveHead(Head):
         The sum stands inside the logarithm, so a step is one term: the count is 1, or 0 if no two scores
         differ.
 
+    There are no probabilities of a row's own here, so R-Drop is not defined; nor is label smoothing, the
+    texts that an anchor is compared with being no labels.
+
     Args:
         pooling: how T vectors become one.
         temperature: τ; 0.05 is usual for cosines. Lower looks more at the nearest negatives.

@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from wenmai.heads.chain import chain_of, gold_scores, log_totals, marginals
+from wenmai.heads.divergence import QUARTER
 from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
 from wenmai.heads.viterbi import FORBIDDEN, Allowed
 
@@ -32,6 +34,13 @@ class CRFHead(Head):
     an entity), that one step is scored by the logits alone, so the row still teaches and its loss stays
     finite.
 
+    There is no label smoothing and no focal loss here: the answer is one of L^T sequences, and a share of the
+    target spread over all of them would go to forbidden and absurd ones.
+
+    The divergence of two passes is that of whole sequences, over the same sequences as the loss. It is exact,
+    and needs only the probabilities μ of tags at tokens: both passes have the same transitions, so
+    ``KL(p‖q) + KL(q‖p) = Σ (μp - μq)(logits p - logits q)`` over tokens and tags.
+
     Args:
         hidden_size: H.
         tags: L.
@@ -39,6 +48,7 @@ class CRFHead(Head):
         allowed: booleans (L + 2, L) in the layout of the transitions; None allows everything.
     """
 
+    defines_divergence = True
     token_axes: ClassVar = {"logits": (1,)}
 
     allowed: Tensor
@@ -64,6 +74,10 @@ class CRFHead(Head):
         losses_B = chain_losses(outputs["logits"], outputs["transitions"][0], tags_BT, self.allowed)
         return losses_B.sum(), int((tags_BT != IGNORE).any(dim=1).sum())
 
+    def divergence(self, first: Outputs, second: Outputs, batch: dict[str, Tensor]) -> Tensor:
+        logits = (first["logits"], second["logits"])
+        return chain_divergences(*logits, first["transitions"][0], batch["tags"], self.allowed).sum()
+
 
 def chain_losses(logits_BTL: Tensor, transitions: Tensor, tags_BT: Tensor, allowed: Tensor) -> Tensor:
     """Negative log-likelihood of each row's tags, ``log Σ exp(score of a path) - score of the gold path``.
@@ -77,37 +91,24 @@ def chain_losses(logits_BTL: Tensor, transitions: Tensor, tags_BT: Tensor, allow
     Returns:
         (B,), 0 for rows without tags.
     """
-    labels = logits_BTL.size(-1)
-    transitions = widened(transitions)
-    steps, start, stop = transitions[:labels], transitions[labels], transitions[labels + 1]
+    chain = chain_of(logits_BTL, transitions, tags_BT, allowed)
+    losses_B = torch.where(chain.length_B > 0, log_totals(chain) - gold_scores(chain), 0.0)
+    return losses_B.to(widened(logits_BTL).dtype)
 
-    inside_BT = tags_BT != IGNORE
-    length_B = inside_BT.sum(dim=1)
-    width = max(1, int(length_B.max()))
-    # the chain's tokens to the left, in order
-    order_BT = (~inside_BT).int().argsort(dim=1, stable=True)[:, :width]
-    # a constant a token changes no probability; this one keeps long sums near 0, where fp32 is exact
-    logits_BTL = widened(logits_BTL).log_softmax(dim=-1)
-    logits_BTL = logits_BTL.gather(1, order_BT[..., None].expand(-1, -1, labels))
-    tags_BT = tags_BT.gather(1, order_BT).clamp(min=0)
-    inside_BT = torch.arange(width, device=tags_BT.device) < length_B[:, None]
-    last_B1 = tags_BT.gather(1, (length_B - 1).clamp(min=0)[:, None])
 
-    before_BT = torch.cat([torch.full_like(last_B1, labels), tags_BT[:, :-1]], dim=1)
-    # 1 where transition scores count, 0 where the gold tags break the rules
-    bound_BT = allowed[before_BT, tags_BT].to(logits_BTL.dtype)
-    bound_B1 = allowed[labels + 1][last_B1].to(logits_BTL.dtype)
+def chain_divergences(
+    first_BTL: Tensor, second_BTL: Tensor, transitions: Tensor, tags_BT: Tensor, allowed: Tensor
+) -> Tensor:
+    """How far apart the probabilities of each row's sequences are after two passes, as :class:`CRFHead` says.
 
-    emitted_BT = logits_BTL.gather(2, tags_BT[..., None]).squeeze(2)
-    moved_BT = bound_BT * transitions[before_BT, tags_BT]
-    gold_B = (emitted_BT + moved_BT).masked_fill(~inside_BT, 0.0).sum(dim=1)
-    gold_B = gold_B + (bound_B1 * stop[last_B1]).squeeze(1)
+    Args:
+        first_BTL, second_BTL: logits of the passes.
+        transitions, tags_BT, allowed: as for :func:`chain_losses`.
 
-    # alpha_BL[b, j]: log sum of exp(score) of all paths over the row's tokens so far that end in tag j
-    alpha_BL = logits_BTL[:, 0] + bound_BT[:, :1] * start
-    for t in range(1, width):
-        paths_BLL = torch.addcmul(alpha_BL[:, :, None], bound_BT[:, t, None, None], steps)
-        longer_BL = paths_BLL.logsumexp(dim=1) + logits_BTL[:, t]
-        alpha_BL = torch.where(inside_BT[:, t, None], longer_BL, alpha_BL)
-    total_B = (alpha_BL + bound_B1 * stop).logsumexp(dim=1)
-    return torch.where(length_B > 0, total_B - gold_B, 0.0)
+    Returns:
+        (B,), a quarter of the two directions; 0 for rows without tags.
+    """
+    # one loop for both passes
+    both = chain_of(torch.cat([first_BTL, second_BTL]), transitions, tags_BT.repeat(2, 1), allowed)
+    (first, second), (p, q) = both.logits_BWL.chunk(2), marginals(both).chunk(2)
+    return (QUARTER * ((p - q) * (first - second)).sum(dim=(1, 2))).to(widened(first_BTL).dtype)

@@ -30,6 +30,9 @@ class Head(nn.Module, ABC):
     """The loss compares rows with each other (in-batch negatives): the loop shows it the outputs of the
     whole optimizer step at once, so that micro-batches and processes do not change the result."""
 
+    defines_divergence: ClassVar[bool] = False
+    """Whether :meth:`divergence` is defined: what R-Drop needs."""
+
     token_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Per output, its dimensions that run over tokens: prediction cuts the padding off there, and export
     leaves them free. Sizes can't tell: a batch of T = L + 2 tokens looks like a matrix of transitions."""
@@ -59,6 +62,21 @@ class Head(nn.Module, ABC):
             outputs: of :meth:`training_outputs`.
             batch: ``attention_mask`` and the targets, as :func:`wenmai.data.rows.collate` makes them.
         """
+
+    def divergence(self, first: Outputs, second: Outputs, batch: dict[str, Tensor]) -> Tensor:
+        """How far apart the answers of two passes over the same batch are, for R-Drop.
+
+        The SUM (scalar) over the same terms as the loss counts of ``¼ (KL(p‖q) + KL(q‖p))``, see
+        :mod:`wenmai.heads.divergence`; 0 where both passes answer the same.
+
+        Args:
+            first, second: of :meth:`training_outputs`, with different dropout.
+            batch: as for :meth:`loss`.
+
+        Raises:
+            NotImplementedError: :attr:`defines_divergence` is false.
+        """
+        raise NotImplementedError(f"R-Drop is not defined for {type(self).__name__}")
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

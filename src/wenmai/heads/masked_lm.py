@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 from torch.nn.functional import linear as affine
 
+from wenmai.heads.cross_entropy import one_of_labels
+from wenmai.heads.divergence import softmax_divergence
 from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
 
 
@@ -21,27 +23,40 @@ class MaskedLMHead(Head):
         (1 if the best guess is).
 
     Targets:
-        ``original`` (B, T), the id that was hidden, IGNORE elsewhere. The loss is cross-entropy, the count M.
+        ``original`` (B, T), the id that was hidden, IGNORE elsewhere. The loss is cross-entropy, the count M; so
+        is the divergence of two passes.
 
     Args:
         hidden_size: H.
-        embedding_weight: (V, E), the backbone's own parameter, shared and not copied (Press & Wolf 2017). It
-            stays out of this module's parameters, because the backbone trains, moves and saves it already;
+        word_embeddings: the backbone's own module, whose weight (V, E) is shared and not copied (Press & Wolf
+            2017). It stays out of this module's children, because the backbone trains, moves and saves it already;
             registered twice it would be in the state twice, which safetensors refuses. So move, copy and load
             the head together with its backbone, and build it after the vocabulary has been resized.
         layer_norm_eps: of the LayerNorm, BERT's by default.
+        label_smoothing: share of the target that is spread evenly over the vocabulary (Szegedy et al. 2016).
+            Evaluation does without: its loss is comparable between models.
     """
 
+    defines_divergence = True
     token_axes: ClassVar = {"logits": (1,), "loss": (1,), "counted": (1,), "right": (1,)}
 
-    def __init__(self, hidden_size: int, embedding_weight: Tensor, *, layer_norm_eps: float = 1e-12):
+    def __init__(
+        self,
+        hidden_size: int,
+        word_embeddings: nn.Embedding,
+        *,
+        layer_norm_eps: float = 1e-12,
+        label_smoothing: float = 0.0,
+    ):
         super().__init__()
-        vocabulary, width = embedding_weight.shape
+        self.label_smoothing = label_smoothing
+        vocabulary, width = word_embeddings.weight.shape
         self.dense = linear(hidden_size, width)
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.bias = nn.Parameter(embedding_weight.new_zeros(vocabulary))
-        # a tuple, since a parameter that is assigned directly gets registered
-        self._tied = (embedding_weight,)
+        self.bias = nn.Parameter(word_embeddings.weight.new_zeros(vocabulary))
+        # a tuple, since a module that is assigned directly gets registered; and the module, not its weight, since
+        # training in shards puts other parameters into modules
+        self._tied = (word_embeddings,)
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         return {"logits": self._logits(hidden_BTH)}
@@ -66,11 +81,23 @@ class MaskedLMHead(Head):
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
         """Takes the outputs of :meth:`training_outputs` and of :meth:`forward` alike."""
         hidden_away_BT = batch["original"] != IGNORE
-        logits = outputs["logits"]
-        logits_MV = logits[hidden_away_BT] if logits.dim() == 3 else logits
-        loss = cross_entropy(widened(logits_MV), batch["original"][hidden_away_BT], reduction="sum")
-        return loss, len(logits_MV)
+        return one_of_labels(
+            _at(hidden_away_BT, outputs),
+            batch["original"][hidden_away_BT],
+            label_smoothing=self.label_smoothing,
+        )
+
+    def divergence(self, first: Outputs, second: Outputs, batch: dict[str, Tensor]) -> Tensor:
+        """Takes the same outputs as :meth:`loss`."""
+        hidden_away_BT = batch["original"] != IGNORE
+        return softmax_divergence(_at(hidden_away_BT, first), _at(hidden_away_BT, second)).sum()
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V)."""
-        return affine(self.norm(gelu(self.dense(hidden))), self._tied[0], self.bias)
+        return affine(self.norm(gelu(self.dense(hidden))), self._tied[0].weight, self.bias)
+
+
+def _at(hidden_away_BT: Tensor, outputs: Outputs) -> Tensor:
+    """(M, V) from either form of the logits."""
+    logits = outputs["logits"]
+    return logits[hidden_away_BT] if logits.dim() == 3 else logits

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
+from wenmai.heads.cross_entropy import one_of_labels, refuse_both
+from wenmai.heads.divergence import softmax_divergence
+from wenmai.heads.head import IGNORE, Head, Outputs, linear
 
 
 class TaggingHead(Head):
@@ -22,18 +23,36 @@ class TaggingHead(Head):
 
     Targets:
         ``tags`` (B, T), ids or IGNORE (special tokens, padding). The loss is cross-entropy, the count
-        labelled tokens.
+        labelled tokens (:func:`wenmai.heads.cross_entropy.one_of_labels`). So is the divergence of two passes.
 
     Args:
         hidden_size: H.
         tags: L.
         dropout: rate on the hidden states, training only.
+        label_smoothing: share of the target that is spread evenly over all tags (Szegedy et al. 2016).
+        focal_gamma: γ of the focal loss (Lin et al. 2017): tokens that are nearly right, most of those
+            outside of all spans, count less. 0 is cross-entropy.
+
+    Raises:
+        ValueError: both ``label_smoothing`` and ``focal_gamma``.
     """
 
+    defines_divergence = True
     token_axes: ClassVar = {"logits": (1,)}
 
-    def __init__(self, hidden_size: int, tags: int, *, dropout: float):
+    def __init__(
+        self,
+        hidden_size: int,
+        tags: int,
+        *,
+        dropout: float,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+    ):
         super().__init__()
+        refuse_both(label_smoothing, focal_gamma)
+        self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
         self.dropout = nn.Dropout(dropout)
         self.output = linear(hidden_size, tags)
 
@@ -41,7 +60,13 @@ class TaggingHead(Head):
         return {"logits": self.output(self.dropout(hidden_BTH))}
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-        logits_NL = widened(outputs["logits"]).flatten(0, 1)
-        tags_N = batch["tags"].flatten()
-        loss = cross_entropy(logits_NL, tags_N, ignore_index=IGNORE, reduction="sum")
-        return loss, int((tags_N != IGNORE).sum())
+        return one_of_labels(
+            outputs["logits"].flatten(0, 1),
+            batch["tags"].flatten(),
+            label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+        )
+
+    def divergence(self, first: Outputs, second: Outputs, batch: dict[str, Tensor]) -> Tensor:
+        known_BT = batch["tags"] != IGNORE
+        return softmax_divergence(first["logits"][known_BT], second["logits"][known_BT]).sum()

@@ -48,6 +48,12 @@ class MaskedLMConfig(TaskConfig):
         default="rjieba",
         description="whose words; script: a Chinese character is a word, Latin runs are words",
     )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the target that is spread evenly over the vocabulary, in training only",
+    )
 
 
 class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
@@ -121,7 +127,11 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
         return [self.augment(row, rng, tokenizer) for row in self.featurize(example, tokenizer)]
 
     def build_head(self, backbone: Backbone) -> Head:
-        return MaskedLMHead(backbone.hidden_size, backbone.word_embeddings.weight)
+        return MaskedLMHead(
+            backbone.hidden_size,
+            backbone.word_embeddings,
+            label_smoothing=self.config.label_smoothing,
+        )
 
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: MaskedLMExample

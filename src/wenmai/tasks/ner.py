@@ -19,6 +19,7 @@ from wenmai.backbones.tokenizer import Encoding, Tokenizer
 from wenmai.data.rows import IGNORE, Row
 from wenmai.errors import UserError
 from wenmai.heads.crf import CRFHead
+from wenmai.heads.cross_entropy import refuse_both
 from wenmai.heads.global_pointer import GlobalPointerHead
 from wenmai.heads.head import Head
 from wenmai.heads.tagging import TaggingHead
@@ -96,7 +97,28 @@ class NerConfig(TaskConfig):
         default="auto", description="auto: characters where the tokenizer's pieces span several of them"
     )
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="head softmax: share of the target that is spread evenly over all tags",
+    )
+    focal_gamma: float = Field(
+        default=0.0,
+        ge=0,
+        description="head softmax: above 0 (2 is usual), tokens that are nearly right count less",
+    )
     window_overlap: int = Field(default=48, ge=0, description="tokens that neighbouring windows share")
+
+    @model_validator(mode="after")
+    def _losses_of_the_head(self) -> Self:
+        refuse_both(self.label_smoothing, self.focal_gamma)
+        for key in ("label_smoothing", "focal_gamma"):
+            if getattr(self, key) and self.head != "softmax":
+                raise ValueError(
+                    f"{key} needs head: softmax; the loss of head {self.head!r} is not one of single tokens"
+                )
+        return self
 
     @model_validator(mode="after")
     def _nested_needs_pairs(self) -> Self:
@@ -165,7 +187,13 @@ class Ner(Task[NerExample, NerConfig]):
             return CRFHead(
                 backbone.hidden_size, len(self.tags), dropout=self.config.dropout, allowed=self.allowed
             )
-        return TaggingHead(backbone.hidden_size, len(self.tags), dropout=self.config.dropout)
+        return TaggingHead(
+            backbone.hidden_size,
+            len(self.tags),
+            dropout=self.config.dropout,
+            label_smoothing=self.config.label_smoothing,
+            focal_gamma=self.config.focal_gamma,
+        )
 
     def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: NerExample) -> Prediction:
         if self.config.head == "global_pointer":

@@ -18,6 +18,7 @@ from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Row
 from wenmai.errors import UserError
 from wenmai.heads.classification import ClassificationHead
+from wenmai.heads.cross_entropy import refuse_both
 from wenmai.heads.head import Head
 from wenmai.metrics.classification import classification_scores, multilabel_scores
 from wenmai.metrics.scores import Scores
@@ -81,11 +82,23 @@ class TextClassificationConfig(TaskConfig):
     )
     pooling: Literal["mean", "cls", "max"] = Field(default="mean", description="tokens to one vector")
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all labels"
+    )
+    focal_gamma: float = Field(
+        default=0.0,
+        ge=0,
+        description="above 0 (2 is usual): texts that are nearly right count less, for labels of unequal frequency",
+    )
     long_text: Literal["windows", "truncate"] = Field(
         default="windows", description="read all of a long text in windows, or only its beginning"
     )
     window_overlap: int = Field(default=32, ge=0, description="tokens that neighbouring windows share")
+
+    @model_validator(mode="after")
+    def _smoothed_or_focal(self) -> Self:
+        refuse_both(self.label_smoothing, self.focal_gamma)
+        return self
 
 
 class TextClassification(Task[TextClassificationExample, TextClassificationConfig]):
@@ -150,6 +163,7 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
             dropout=self.config.dropout,
             multi_label=self.config.multi_label,
             label_smoothing=self.config.label_smoothing,
+            focal_gamma=self.config.focal_gamma,
         )
 
     def decode(

@@ -7,17 +7,18 @@ window over one half of a pair has no label of its own; what is cut off is repor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Encoding, Tokenizer
 from wenmai.data.rows import Row
 from wenmai.errors import UserError
 from wenmai.heads.classification import ClassificationHead, RegressionHead
+from wenmai.heads.cross_entropy import refuse_both
 from wenmai.heads.head import Head
 from wenmai.metrics.classification import classification_scores
 from wenmai.metrics.ranking import correlation_scores
@@ -62,7 +63,22 @@ class TextMatchingConfig(TaskConfig):
     )
     pooling: Literal["mean", "cls", "max"] = Field(default="mean", description="tokens to one vector")
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all labels"
+    )
+    focal_gamma: float = Field(
+        default=0.0,
+        ge=0,
+        description="above 0 (2 is usual): pairs that are nearly right count less, for labels of unequal frequency",
+    )
+
+    @model_validator(mode="after")
+    def _losses_of_the_objective(self) -> Self:
+        refuse_both(self.label_smoothing, self.focal_gamma)
+        for key in ("label_smoothing", "focal_gamma"):
+            if getattr(self, key) and self.objective == "regression":
+                raise ValueError(f"{key} needs objective: classification; regression has no labels")
+        return self
 
 
 class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
@@ -131,6 +147,7 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
             pooling=self.config.pooling,
             dropout=self.config.dropout,
             label_smoothing=self.config.label_smoothing,
+            focal_gamma=self.config.focal_gamma,
         )
 
     def decode(

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from wenmai.atomic import recover_folder, unwritable, writing_folder
 from wenmai.errors import UserError
+from wenmai.training.averaging import Average
+from wenmai.training.sharding import like, load_whole, whole
 
 
 @dataclass
@@ -31,6 +33,7 @@ class TrainState:
         without_gain: evaluations since then.
         tokens: real tokens trained on.
         window: sums since the last line of the log.
+        scaler: state of fp16's loss scaling.
     """
 
     step: int = 0
@@ -40,6 +43,7 @@ class TrainState:
     without_gain: int = 0
     tokens: int = 0
     window: dict[str, float] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
     finished: bool = False
 
 
@@ -47,18 +51,31 @@ def save_checkpoint(
     folder: Path,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: Average | None,
     state: TrainState,
     fingerprint: str,
+    *,
+    write: bool = True,
 ) -> None:
     """Replaces the checkpoint at once; a kill at any moment leaves the old one or the new one.
 
     Args:
+        average: of the weights, if one is kept.
         fingerprint: of everything that must be the same when the run goes on.
+        write: whether this process writes; those that hold shards must all be here.
     """
+    files = {"model": model.state_dict(), "optimizer": _optimizer_tensors(optimizer)}
+    if average is not None:
+        files["average"] = average.state_for_saving()
+    plain = {
+        name: _plain(tensors) for name, tensors in files.items()
+    }  # puts shards together, in every process
+    if not write:
+        return
     with writing_folder(folder) as beside:
         try:
-            save_file(_plain(model.state_dict()), beside / "model.safetensors")
-            save_file(_plain(_optimizer_tensors(optimizer)), beside / "optimizer.safetensors")
+            for name, tensors in plain.items():
+                save_file(tensors, beside / f"{name}.safetensors")
         except SafetensorError as error:
             raise unwritable(folder, OSError(str(error))) from error
         content = {"fingerprint": fingerprint, "state": asdict(state)}
@@ -71,9 +88,13 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def load_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None,
+    fingerprint: str,
 ) -> TrainState:
-    """Puts model and optimizer back where they were.
+    """Puts model, optimizer and average back where they were.
 
     Raises:
         UserError: the folder is damaged, or belongs to another configuration or other data.
@@ -86,15 +107,17 @@ def load_checkpoint(
                 "restore them, or start again with --overwrite"
             )
         state = TrainState(**content["state"])
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        load_whole(model, load_file(folder / "model.safetensors"))
         _load_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+        if average is not None:
+            average.load_state(load_file(folder / "average.safetensors"))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: is damaged ({error}): start again with --overwrite") from error
     return state
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
+    return {name: whole(tensor.detach()).contiguous().cpu().clone() for name, tensor in tensors.items()}
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -107,9 +130,11 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
-        slots.setdefault(int(index), {})[key] = tensor
+        owner = parameters[int(index)]
+        slots.setdefault(int(index), {})[key] = like(owner, tensor) if tensor.shape == owner.shape else tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})

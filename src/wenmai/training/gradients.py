@@ -12,13 +12,14 @@ Dropout is a function of each row's ``key``, so running the same rows again give
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wenmai.data.rows import Batch
 from wenmai.heads.head import Head, Outputs
+from wenmai.training.clock import Clock
 from wenmai.training.parallel import Parallel
 
 Forward = Callable[[Batch, str], Outputs]
@@ -38,6 +39,9 @@ class Step:
         head: whose loss it is.
         backward: runs a loss backward (with loss scaling, if there is any).
         parallel: the processes that share the step.
+        idle: batches that count for nothing, run because processes that share their weights out must all run the
+            model equally often.
+        clock: is told the phases ``forward`` and ``backward``.
         r_drop: weight of the divergence between two passes with different dropout; None: one pass.
     """
 
@@ -46,6 +50,8 @@ class Step:
     head: Head
     backward: Backward
     parallel: Parallel
+    idle: Sequence[Batch] = ()
+    clock: Clock = field(default_factory=Clock)
     r_drop: float | None = None
 
     def run(self, weight: float = 1.0) -> tuple[float, int]:
@@ -60,9 +66,13 @@ class Step:
         terms = 0
         for batch in self.batches:
             loss, count = self._loss(batch)
+            self.clock("forward")
             self.backward(loss * weight if weight != 1.0 else loss)
+            self.clock("backward")
             losses.append(loss.detach())
             terms += count
+        for batch in self.idle:
+            self.backward(self._loss(batch)[0] * 0.0)
         # read once: on a GPU every look at a number waits for all that was asked for before
         return (float(torch.stack(losses).double().sum()) if losses else 0.0), terms
 
@@ -82,7 +92,7 @@ class Step:
 
     def _run_whole_step(self, weight: float) -> tuple[float, int]:
         with torch.no_grad():
-            outputs = [self._outputs(batch) for batch in self.batches]
+            outputs = [self._outputs(batch) for batch in [*self.batches, *self.idle]][: len(self.batches)]
         # targets of such heads are numbers a row, so they concatenate whatever the widths of the batches
         targets = [{key: value for key, value in batch.items() if value.ndim == 1} for batch in self.batches]
         everyone = self.parallel.gathered((_on_cpu(outputs), _on_cpu(targets)))
@@ -100,9 +110,13 @@ class Step:
         for batch in self.batches:
             again = self._outputs(batch)
             rows = len(next(iter(again.values())))
+            self.clock("forward")
             products = [(value * slopes[name][at : at + rows]).sum() for name, value in again.items()]
             self.backward(torch.stack(products).sum())
+            self.clock("backward")
             at += rows
+        for batch in self.idle:
+            self.backward(torch.stack([value.sum() for value in self._outputs(batch).values()]).sum() * 0.0)
         # everyone has the same loss of the whole step: it counts once
         return (float(loss.detach()), count) if self.parallel.first else (0.0, 0)
 
@@ -114,10 +128,3 @@ def _on_cpu(parts: Iterable[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
 def _joined(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
     common = [key for key in parts[0] if all(key in part for part in parts)]
     return {key: torch.cat([part[key] for part in parts]).to(device) for key in common}
-
-
-def gradients_divided_by(parameters: Iterable[nn.Parameter], count: float) -> None:
-    """Turns gradients of a sum of ``count`` terms into gradients of their mean, in place."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if gradients:
-        torch._foreach_div_(gradients, float(max(1, count)))

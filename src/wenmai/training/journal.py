@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wenmai.atomic import unwritable, write_text
+
+if TYPE_CHECKING:
+    from wenmai.training.trackers import Trackers
+
+TIMES = ("tokens_per_second", "seconds", "memory_mb")
+"""What of a line of the log differs from run to run."""
 
 
 class Journal:
@@ -17,20 +23,43 @@ class Journal:
         folder: of the run.
         step, evaluated: events after this step, and evaluations after that one, are dropped, because the run goes on
             from there and repeats them.
-        tensorboard: also write event files under ``tensorboard/``.
+        trackers: ``tensorboard`` also writes event files under ``tensorboard/``; for others see
+            :class:`~wenmai.training.trackers.Trackers`.
+        settings: the configuration, for those others.
+        silent: write nothing, because another process of the run does.
     """
 
-    def __init__(self, folder: Path, *, step: int, evaluated: int, tensorboard: bool):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step: int,
+        evaluated: int,
+        trackers: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        silent: bool = False,
+    ):
         self.path = folder / "log.jsonl"
+        self._silent = silent
+        self._writer: Any = None
+        self._others: Trackers | None = None
+        if silent:
+            return
         kept = [e for e in read_log(self.path, step) if e["event"] != "eval" or e["step"] <= evaluated]
         write_text(self.path, "".join(f"{json.dumps(event, ensure_ascii=False)}\n" for event in kept))
-        self._writer: Any = None
-        if tensorboard:
+        others = [name for name in trackers if name != "tensorboard"]
+        if others:
+            from wenmai.training.trackers import Trackers
+
+            self._others = Trackers(others, folder, settings or {})
+        if "tensorboard" in trackers:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        if self._silent:
+            return
         line = json.dumps({"event": event, "step": step, **values}, ensure_ascii=False)
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -40,10 +69,14 @@ class Journal:
         if self._writer is not None:
             for key, value in _numbers(values):
                 self._writer.add_scalar(f"{event}/{key}", value, step)
+        if self._others is not None:
+            self._others.log({f"{event}/{key}": value for key, value in _numbers(values)}, step)
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+        if self._others is not None:
+            self._others.close()
 
 
 def read_log(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:

@@ -13,19 +13,35 @@ from typing import Any
 import numpy as np
 import torch
 
+from wenmai.backbones.e5 import cache_root
 from wenmai.backbones.load import load_backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.config import RunConfig, TrainConfig
-from wenmai.data.batching import BatchMaker, Ints, Plan, StepSize, measure
+from wenmai.data.batching import BatchMaker, Plan, StepSize, measure
 from wenmai.data.examples import Examples
+from wenmai.data.featurizing import build_features
 from wenmai.data.split import load_splits
-from wenmai.errors import ConfigError, DataError, Problem, UserError
-from wenmai.progress import Progress
+from wenmai.errors import ConfigError, DataError, Problem
+from wenmai.progress import SILENT, Progress
 from wenmai.tasks import TASKS
 from wenmai.tasks.model import Model
 from wenmai.tasks.task import Task
+from wenmai.training.freezing import freeze
+from wenmai.training.optimizer import parameter_groups
 
 DEFAULT_TOKENS_PER_STEP = 2048
+
+CHANGES_NOTHING = (
+    "tokens_per_micro_batch",
+    "examples_per_micro_batch",
+    "gradient_checkpointing",
+    "padding_free",
+    "parallel",
+    "num_workers",
+    "logging_steps",
+    "seeds",
+)
+"""What of the train section may differ when a run goes on: memory, speed and places, not what is learned."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +70,19 @@ class Prepared:
         return len(self.epoch_steps), 0
 
 
-def prepare(config: RunConfig, progress: Progress) -> Prepared:
+def prepare(config: RunConfig, progress: Progress = SILENT, *, rank: int = 0) -> Prepared:
     """Reads, checks and measures the data and builds the model.
+
+    Args:
+        rank: of this process among those that train together; only the first writes down what it rejects.
 
     Raises:
         UserError: anything the user must mend.
     """
     task_type = TASKS[config.task.name]
     run = Path(config.output)
-    data = load_splits(config.data, task_type.Example, cache=run / "cache", output=run)
+    cache = run / "cache" if rank == 0 else run / "cache" / f"rank-{rank}"
+    data = load_splits(config.data, task_type.Example, cache=cache, output=run if rank == 0 else None)
     task = task_type(config.task, task_type.collect_labels(config.task, data["train"]))
     refuse_unknown_labels(task, data)
 
@@ -80,30 +100,65 @@ def prepare(config: RunConfig, progress: Progress) -> Prepared:
             ],
         )
     model = Model(backbone, task.build_head(backbone))
+    prepare_model(model, config.train)
 
-    featurize = partial(_featurize, task, tokenizer)
-    with progress.task("measuring lengths", len(data["train"]), "examples") as step:
-        units = measure(
-            data["train"], featurize, rows_stay_together=task.rows_stay_together, advance=step.advance
+    with progress.task("tokenising", len(data["train"]), "examples") as step:
+        features = build_features(
+            data["train"],
+            partial(_featurize, task, tokenizer),
+            key_parts=[json.dumps(task.meta(), sort_keys=True, ensure_ascii=False), tokenizer.identity],
+            folder=feature_cache(config.data.cache),
+            advance=step.advance,
         )
+    units = measure(features, rows_stay_together=task.rows_stay_together)
     plan = Plan(units, step_size(config.train), config.seed)
+    draws = task_type.augment is not Task.augment
     return Prepared(
         data=data,
         task=task,
         tokenizer=tokenizer,
         model=model,
         maker=BatchMaker(
-            examples=data["train"],
+            features=features,
             units=units,
-            featurize=featurize,
-            augment=partial(_augment, task, tokenizer),
+            augment=partial(_augment, task, tokenizer) if draws else None,
             pad_id=tokenizer.pad_id,
             seed=config.seed,
         ),
         plan=plan,
         epoch_steps=steps_of_epochs(plan, config.train),
-        fingerprint=_fingerprint(config, task, units.longest_N),
+        fingerprint=_fingerprint(config, task, data["train"]),
     )
+
+
+def feature_cache(setting: str | None) -> Path | None:
+    """The folder of ``data.cache``; None keeps nothing."""
+    if setting == "off":
+        return None
+    return cache_root() / "features" if setting is None else Path(setting)
+
+
+def prepare_model(model: Model, config: TrainConfig) -> None:
+    """Sets the model up as the train section asks.
+
+    Raises:
+        UserError: it can't be.
+    """
+    if config.r_drop is not None and not model.head.defines_divergence:
+        raise ConfigError(
+            "the configuration can't be used:",
+            [
+                Problem(
+                    "train.r_drop",
+                    f"no divergence is defined for the outputs of a {type(model.head).__name__}: remove train.r_drop",
+                )
+            ],
+        )
+    freeze(model, config)
+    parameter_groups(model, config)  # its refusals come before the long work
+    model.backbone.set_padding_free(config.padding_free)
+    if config.gradient_checkpointing:
+        model.backbone.enable_gradient_checkpointing()
 
 
 def step_size(config: TrainConfig) -> StepSize:
@@ -149,21 +204,6 @@ def refuse_unknown_labels(task: Task[Any, Any], data: dict[str, Examples[Any]]) 
         raise DataError(f"{len(problems)} labels can't be used:", problems)
 
 
-def resolved_device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda was asked for, but PyTorch sees no GPU here: set device: auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def resolved_precision(name: str, device: torch.device) -> str:
-    """``auto`` is bf16 where the GPU computes it, else fp32."""
-    if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name == "fp16" and device.type == "cpu":
-        raise UserError("precision: fp16 needs a GPU: set precision: auto, fp32 or bf16")
-    return name
-
-
 def _featurize(task: Task[Any, Any], tokenizer: Tokenizer, example: Any) -> Any:
     return task.featurize(example, tokenizer)
 
@@ -172,10 +212,12 @@ def _augment(task: Task[Any, Any], tokenizer: Tokenizer, row: Any, rng: np.rando
     return task.augment(row, rng, tokenizer)
 
 
-def _fingerprint(config: RunConfig, task: Task[Any, Any], lengths: Ints) -> str:
-    """Of what decides the result: the configuration without places and speed, the labels, the lengths of the data."""
-    tree = config.model_dump(mode="json", exclude={"output", "trackers"})
-    tree["train"].pop("num_workers")
+def _fingerprint(config: RunConfig, task: Task[Any, Any], train: Examples[Any]) -> str:
+    """Of what decides the result: the configuration without places and speed, the labels, the training records."""
+    tree = config.model_dump(mode="json", exclude={"output", "trackers", "tune", "data"})
+    for key in CHANGES_NOTHING:
+        tree["train"].pop(key)
     digest = hashlib.sha256(json.dumps([tree, task.labels], sort_keys=True, ensure_ascii=False).encode())
-    digest.update(lengths.tobytes())
+    for index in range(len(train)):
+        digest.update(train.record(index).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

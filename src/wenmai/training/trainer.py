@@ -1,9 +1,9 @@
 """The training loop, in full view.
 
 An optimizer step is a set of examples, chosen by the plan. It goes through the model in one or several micro-batches,
-whose loss SUMS add up; the gradients are divided once by the number of loss terms of the whole step. So accumulation
-and memory settings never change a result. Every random draw is a function of (seed, epoch, step, sample): a run that
-is killed and resumed ends bit for bit where the unbroken one does.
+in one or several processes, whose loss SUMS add up; the gradients are divided once by the number of loss terms of the
+whole step. So accumulation, memory settings and the number of processes never change a result. Every random draw is a
+function of (seed, epoch, step, sample): a run that is killed and resumed ends bit for bit where the unbroken one does.
 """
 
 from __future__ import annotations
@@ -11,43 +11,50 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
-from wenmai.atomic import write_text
+from wenmai.atomic import clear_unfinished, write_text
 from wenmai.bundle import save_bundle
-from wenmai.config import RunConfig, Steps, save_config
+from wenmai.config import RunConfig, Steps, config_tree, save_config
 from wenmai.data.batching import Ints
-from wenmai.errors import ConfigError, Problem, UserError
-from wenmai.inference.engine import predictions
+from wenmai.data.rows import Batch
+from wenmai.errors import UserError
 from wenmai.progress import SILENT, Progress
+from wenmai.training.adversarial import build_adversary
+from wenmai.training.averaging import Average, build_average
 from wenmai.training.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
-from wenmai.training.gradients import accumulate
+from wenmai.training.clock import Clock
+from wenmai.training.freezing import apply_unfreezing
+from wenmai.training.gradients import Step
 from wenmai.training.journal import Journal
-from wenmai.training.loader import steps_from
-from wenmai.training.optimizer import (
-    build_optimizer,
-    gradients_divided_by,
-    schedule_factor,
-    set_learning_rates,
-    warmup_steps,
-)
-from wenmai.training.setup import Prepared, prepare, resolved_device, resolved_precision
-from wenmai.training.stopping import Interrupted, StopRequest, listening
+from wenmai.training.machine import Machine, open_machine
+from wenmai.training.optimizer import build_optimizer, finish_gradients, set_learning_rates
+from wenmai.training.schedules import learning_rate_factor
+from wenmai.training.selection import dev_metrics, note_metrics, patience_is_over
+from wenmai.training.setup import Prepared, prepare
+from wenmai.training.sharding import gather_into, shard
+from wenmai.training.stopping import Interrupted, listening
+from wenmai.training.workers import upcoming_steps
 
 LEFT_BY_REFUSED_RUNS = {"cache", "rejects.jsonl"}
 """What a run leaves behind that ended before it began, because of its data: no reason to refuse the next."""
 
+OnEvaluation = Callable[[int, float], bool]
+"""Told the step and the metric of every evaluation; True ends the run there, as patience would."""
+
 
 def train(
-    config: RunConfig, *, resume: bool = False, overwrite: bool = False, progress: Progress = SILENT
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Path:
     """Trains a model and leaves a run folder: ``config.yaml``, ``log.jsonl``, ``checkpoint/``, ``bundle/``.
 
@@ -64,55 +71,105 @@ def train(
         Interrupted: a signal asked to stop; the state is saved.
     """
     run = Path(config.output)
-    device = resolved_device(config.device)
-    precision = resolved_precision(config.precision, device)
-    open_run_folder(run, resume=resume, overwrite=overwrite)
-    work = prepare(config, progress)
-    write_text(
-        run / "known.json", json.dumps(sorted(work.task.inventory(work.data["train"])), ensure_ascii=False)
-    )
-    save_config(config, run / "config.yaml")
+    with open_machine(config.device, config.precision) as machine:
+        if machine.parallel.first:
+            open_run_folder(run, resume=resume, overwrite=overwrite)
+        machine.parallel.wait()
+        work = prepare(config, progress, rank=machine.parallel.rank)
+        work.model.to(machine.device)
+        if machine.parallel.first:
+            inventory = sorted(work.task.inventory(work.data["train"]))
+            write_text(run / "known.json", json.dumps(inventory, ensure_ascii=False))
+            save_config(config, run / "config.yaml")
+        learn(config, work, machine, resume, progress, on_evaluation)
+        if machine.parallel.first:
+            shutil.rmtree(run / "cache", ignore_errors=True)
+    return run
 
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision
-    )
-    model, optimizer = accelerator.prepare(work.model, build_optimizer(work.model, config.train))
+
+def learn(
+    config: RunConfig,
+    work: Prepared,
+    machine: Machine,
+    resume: bool,
+    progress: Progress,
+    on_evaluation: OnEvaluation | None,
+) -> None:
+    """The loop itself; see :func:`train`."""
+    run, settings, model, parallel = Path(config.output), config.train, work.model, machine.parallel
+    total = work.total_steps
+    shardless = shard(model, parallel) if settings.parallel == "fsdp" else None
+    optimizer = build_optimizer(model, settings)
+    average = build_average(model, settings, total)
+    adversary = None if settings.adversarial is None else build_adversary(settings.adversarial, model)
     state = TrainState()
     if resume and has_checkpoint(run / "checkpoint"):
-        state = load_checkpoint(run / "checkpoint", work.model, optimizer, work.fingerprint)
+        state = load_checkpoint(run / "checkpoint", model, optimizer, average, work.fingerprint)
+        machine.scaler.load_state_dict(state.scaler)
 
-    total = work.total_steps
-    warmup = warmup_steps(config.train.warmup_steps, total)
-    evaluate_at = moments(config.train.eval_steps, work.epoch_steps) if "dev" in work.data else set()
-    save_at = moments(config.train.save_steps or config.train.eval_steps, work.epoch_steps)
+    evaluate_at = moments(settings.eval_steps, work.epoch_steps) if "dev" in work.data else set()
+    save_at = moments(settings.save_steps or settings.eval_steps, work.epoch_steps)
     journal = Journal(
-        run, step=state.step, evaluated=state.evaluated, tensorboard="tensorboard" in config.trackers
+        run,
+        step=state.step,
+        evaluated=state.evaluated,
+        trackers=config.trackers,
+        settings=config_tree(config),
+        silent=not parallel.first,
     )
+
+    def save() -> None:
+        if parallel.first or shardless is not None:
+            state.scaler = machine.scaler.state_dict()
+            save_checkpoint(
+                run / "checkpoint", model, optimizer, average, state, work.fingerprint, write=parallel.first
+            )
+
+    def keep() -> None:
+        if shardless is not None:
+            gather_into(shardless, model)
+        if parallel.first:
+            save_bundle(run / "bundle", work.task, shardless or model, work.tokenizer)
+
     model.train()
+    pruned = False
     with listening() as stop, progress.task("training", total, "steps") as bar:
         bar.advance(state.step)
-        clock = time.perf_counter()
-        upcoming = steps_from(
-            work.plan,
-            work.maker,
-            work.epoch_steps,
-            work.position(state.step),
-            num_workers=config.train.num_workers,
-        )
+        clock = Clock()
+        upcoming = upcoming_steps(work, settings.num_workers, state.step, machine, journal)
         while not state.finished:
             if state.step in save_at:
                 # before the evaluation, which may take longer than what it would lose
-                save_checkpoint(run / "checkpoint", work.model, optimizer, state, work.fingerprint)
+                save()
+                clock("saving")
             if state.step in evaluate_at and state.evaluated < state.step:
-                evaluate(config, work, state, journal, run, stop)
-            ended = state.step >= total or patience_is_over(config, state)
+                with averaged(average):
+                    metrics = dev_metrics(
+                        work,
+                        settings.eval_examples,
+                        parallel,
+                        stopped=lambda: bool(stop),
+                        together=shardless is not None,
+                    )
+                    if metrics is not None:
+                        primary, best = note_metrics(metrics, settings, work.task.primary_metric, state)
+                        if best:
+                            keep()
+                        shown = {key: value for key, value in metrics.items() if not key.startswith("label/")}
+                        journal.write(
+                            "eval", state.step, {"metrics": shown, "primary_metric": primary, "best": best}
+                        )
+                        pruned = bool(on_evaluation and on_evaluation(state.step, metrics[primary]))
+                clock("evaluation")
+            ended = state.step >= total or pruned or patience_is_over(settings, state)
             if ended and not evaluate_at:
-                save_bundle(run / "bundle", work.task, work.model, work.tokenizer)
-            stopping = bool(stop)  # asked once: a signal may come at any moment
+                with averaged(average):
+                    keep()
+            stopping = any(parallel.gathered(bool(stop)))  # asked once: a signal may come at any moment
             if ended or stopping:
                 state.finished = ended and not stopping
-                save_checkpoint(run / "checkpoint", work.model, optimizer, state, work.fingerprint)
+                save()
+                parallel.wait()
             if stopping:
                 journal.close()
                 raise Interrupted(
@@ -121,77 +178,52 @@ def train(
             if ended:
                 break
 
-            epoch, step, batches = next(upcoming)
-            rates = set_learning_rates(
-                optimizer, schedule_factor(config.train.schedule, state.step, total=total, warmup=warmup)
+            epoch, units, batches = next(upcoming)
+            clock("data")
+            apply_unfreezing(model, optimizer, settings.unfreeze_every, state.step, total)
+            rates = set_learning_rates(optimizer, learning_rate_factor(settings, state.step, total))
+            idle: list[Batch] = []
+            if shardless is not None:
+                idle = [work.maker(units[:1], epoch)] * (max(parallel.gathered(len(batches))) - len(batches))
+            step = Step(
+                batches=[machine.holding(batch) for batch in batches],
+                forward=machine.forward(model),
+                head=model.head,
+                backward=machine.backward,
+                parallel=parallel,
+                idle=[machine.holding(batch) for batch in idle],
+                clock=clock,
+                r_drop=settings.r_drop,
             )
-            seeds = [dropout_seed(config.seed, state.step, part) for part in range(len(batches))]
-            on_device = [
-                {key: value.to(accelerator.device) for key, value in batch.items()} for batch in batches
-            ]
-            loss, terms = accumulate(model, work.model.head, on_device, seeds, accelerator.backward)
-            gradients_divided_by(work.model.parameters(), terms)
-            norm = clipped(accelerator, work.model, config.train.max_grad_norm)
-            refuse_not_finite(loss, norm, state.step, work, step, precision)
-            optimizer.step()
+            if adversary is not None and adversary.active(state.step, total):
+                own_loss, own_terms = adversary(step)
+            else:
+                own_loss, own_terms = step.run()
+            computed = sum(batch["attention_mask"].numel() for batch in batches)
+            loss, terms, computed = parallel.sums(own_loss, own_terms, computed)
+            parallel.sum_gradients(model.parameters())
+            machine.scaler.unscale_(optimizer)
+            norm = finish_gradients(optimizer, terms, settings.max_grad_norm, l1=settings.l1)
+            refuse_not_finite(loss, norm, state.step, work, units, machine.precision)
+            machine.scaler.step(optimizer)
+            machine.scaler.update()
             optimizer.zero_grad(set_to_none=True)
-
             state.step += 1
-            state.tokens += work.plan.tokens(step)
-            add_to_window(state, loss=loss, terms=terms, norm=norm, work=work, step=step)
-            if state.step % config.train.logging_steps == 0 or state.step == total:
-                now = time.perf_counter()
-                values = window_values(state, epoch, rates, now - clock)
-                clock = now
+            if average is not None:
+                average.update(state.step)
+            clock("optimizer")
+
+            add_to_window(
+                state, loss=loss, terms=terms, norm=norm, computed=computed, tokens=work.plan.tokens(units)
+            )
+            if state.step % settings.logging_steps == 0 or state.step == total:
+                values = window_values(state, epoch, rates, clock, machine)
                 journal.write("train", state.step, values)
                 bar.advance(
                     0, loss=f"{values['loss']:.4f}", tokens_per_second=f"{values['tokens_per_second']:.0f}"
                 )
             bar.advance(1, **shown_metric(work, state))
     journal.close()
-    shutil.rmtree(run / "cache", ignore_errors=True)
-    return run
-
-
-def evaluate(
-    config: RunConfig, work: Prepared, state: TrainState, journal: Journal, run: Path, stop: StopRequest
-) -> None:
-    """Scores the dev set, writes it down and keeps the best model; leaves early when asked to stop."""
-    examples = evenly_spread(work.data["dev"], config.train.eval_examples)
-    found = []
-    for prediction in predictions(work.model, work.task, work.tokenizer, examples):
-        if stop:
-            return
-        found.append(prediction)
-    metrics = work.task.score(examples, found).values()
-    primary = config.train.metric_for_best_model or work.task.primary_metric
-    if primary not in metrics:
-        raise ConfigError(
-            "the configuration can't be used:",
-            [Problem("train.metric_for_best_model", f"{primary!r} is none of the metrics {sorted(metrics)}")],
-        )
-    value = metrics[primary]
-    best = state.best_metric is None or value > state.best_metric
-    if best:
-        save_bundle(run / "bundle", work.task, work.model, work.tokenizer)
-        state.best_metric, state.best_step, state.without_gain = value, state.step, 0
-    else:
-        state.without_gain += 1
-    state.evaluated = state.step
-    overall = {key: metric for key, metric in metrics.items() if not key.startswith("label/")}
-    journal.write("eval", state.step, {"metrics": overall, "primary_metric": primary, "best": best})
-
-
-def evenly_spread(examples: Sequence[Any], most: int | None) -> list[Any]:
-    """At most so many of the examples, from everywhere in the file and always the same ones."""
-    if most is None or most >= len(examples):
-        return list(examples)
-    return [examples[i * len(examples) // most] for i in range(most)]
-
-
-def patience_is_over(config: RunConfig, state: TrainState) -> bool:
-    patience = config.train.early_stopping_patience
-    return patience is not None and state.without_gain >= patience
 
 
 def open_run_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
@@ -206,6 +238,7 @@ def open_run_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
         if not (run / "config.yaml").is_file():
             raise UserError(f"{run}: holds files but no run of ours, --overwrite leaves it alone: set output")
         shutil.rmtree(run)
+    clear_unfinished(run)
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -221,14 +254,9 @@ def moments(every: Steps | None, epoch_steps: list[int]) -> set[int]:
     return set(range(interval, total, interval)) | {total}
 
 
-def dropout_seed(seed: int, step: int, part: int) -> int:
-    """A seed for the dropout of one micro-batch, unrelated to its neighbours'."""
-    return int(np.random.SeedSequence([seed, 1, step, part]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def clipped(accelerator: Accelerator, model: torch.nn.Module, most: float | None) -> float:
-    """The norm of all gradients before they are scaled down to at most ``most``."""
-    return float(accelerator.clip_grad_norm_(model.parameters(), math.inf if most is None else most))
+def averaged(average: Average | None) -> AbstractContextManager[None]:
+    """Inside, the model has its averaged weights, if an average is kept."""
+    return nullcontext() if average is None else average.applied()
 
 
 def refuse_not_finite(
@@ -244,23 +272,20 @@ def refuse_not_finite(
     )
 
 
-def add_to_window(
-    state: TrainState, *, loss: float, terms: int, norm: float, work: Prepared, step: Ints
-) -> None:
+def add_to_window(state: TrainState, **step: float) -> None:
     """Adds a step to the sums that the next line of the log is made of."""
-    added = {
-        "loss": loss,
-        "terms": terms,
-        "norm": norm,
-        "steps": 1,
-        "tokens": work.plan.tokens(step),
-        "padded": work.plan.padded_tokens(step),
-    }
-    state.window = {key: state.window.get(key, 0) + value for key, value in added.items()}
+    state.tokens += int(step["tokens"])
+    for key, value in (step | {"steps": 1}).items():
+        state.window[key] = state.window.get(key, 0) + value
 
 
-def window_values(state: TrainState, epoch: int, rates: dict[str, float], seconds: float) -> dict[str, Any]:
+def window_values(
+    state: TrainState, epoch: int, rates: dict[str, float], clock: Clock, machine: Machine
+) -> dict[str, Any]:
+    """A line of the log: means over the steps since the last one."""
     window, state.window = state.window, {}
+    seconds = clock.taken()
+    trained = sum(seconds.get(phase, 0.0) for phase in ("data", "forward", "backward", "optimizer"))
     return {
         "epoch": epoch,
         "loss": window["loss"] / max(1, window["terms"]),
@@ -268,8 +293,10 @@ def window_values(state: TrainState, epoch: int, rates: dict[str, float], second
         "learning_rates": rates,
         "grad_norm": window["norm"] / window["steps"],
         "tokens": state.tokens,
-        "padding": round(1 - window["tokens"] / window["padded"], 6),
-        "tokens_per_second": round(window["tokens"] / max(1e-9, seconds), 1),
+        "padding": round(1 - window["tokens"] / window["computed"], 6),
+        "tokens_per_second": round(window["tokens"] / max(1e-9, trained), 1),
+        "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
+        "memory_mb": round(machine.peak_memory() / 2**20, 1),
     }
 
 

@@ -1,0 +1,88 @@
+"""Our attention inside the forward of transformers' own modules, for every architecture that leaves it a choice.
+
+transformers asks a table of functions for the attention and the mask (``AttentionInterface``). Two entries of ours go
+in: ``wenmai`` for padded batches and ``wenmai_packed`` for packed ones, which need no mask. What the function must know
+of the batch travels as an argument through the layers, so a layer that is computed again gets it again.
+
+Shape letters: B rows, T tokens of a row, N real tokens of all rows, A heads, D numbers a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from wenmai.backbones.attention import attention_dropout, packed_attention, padded_attention
+from wenmai.backbones.dropout import RowKeys
+from wenmai.backbones.packing import Packing
+
+PADDED, PACKED = "wenmai", "wenmai_packed"
+ARGUMENT = "wenmai_rows"
+"""Under which the layers pass :class:`Rows` on."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What attention must know of a batch.
+
+    Args:
+        keys: of the dropout.
+        packing: of the tokens, which are then one row (1, N); None: they are padded.
+    """
+
+    keys: RowKeys
+    packing: Packing | None = None
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """As transformers calls it: (B, A, T, D) three times -> (B, T, A, D)."""
+    rows: Rows | None = kwargs.pop(ARGUMENT, None)
+    tokens = (query.size(2),) if rows and rows.packing else (query.size(0), query.size(2))
+    if rows is None or (rows.packing is None and (dropout == 0.0 or rows.keys.find(tokens) is None)):
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return plain
+    drop = attention_dropout(module, dropout, tokens, rows.keys)
+    scale = query.size(-1) ** -0.5 if scaling is None else scaling
+    if rows.packing is None:
+        mixed_BATD = padded_attention(query, key, value, attention_mask, scale=scale, dropout=drop)
+        return mixed_BATD.transpose(1, 2).contiguous(), None
+    qkv_N3AD = torch.stack([part[0].transpose(0, 1) for part in (query, key, value)], dim=1)
+    mixed_NAD = packed_attention(qkv_N3AD, rows.packing, scale=scale, dropout=drop, window=sliding_window)
+    return mixed_NAD[None], None
+
+
+def takes_our_attention(model: Any) -> bool:
+    """Whether the model asks the table, and nobody has put another entry of it in force."""
+    return bool(model._supports_attention_backend) and model.config._attn_implementation in (
+        "sdpa",
+        PADDED,
+        PACKED,
+    )
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+for name in (PADDED, PACKED):
+    ALL_ATTENTION_FUNCTIONS.register(name, attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(PADDED, sdpa_mask)
+ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED, _no_mask)

@@ -1,0 +1,83 @@
+"""A model by any of its names: a run, a bundle, a model folder, a hub name, or a configuration of a run to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wenmai.backbones.e5 import e5_folder
+from wenmai.backbones.hub import find_model
+from wenmai.backbones.load import E5_NAME, Backbone, BackboneConfig, load_backbone
+from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.bundle import MANIFEST, load_bundle
+from wenmai.config import RunConfig, TrainConfig, load_config
+from wenmai.data.split import load_splits
+from wenmai.errors import UserError
+from wenmai.heads.head import Head
+from wenmai.tasks import TASKS
+from wenmai.tasks.model import Model
+from wenmai.tasks.task import Task
+from wenmai.training.freezing import freeze
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and where it comes from; without a task it is a backbone alone."""
+
+    name: str
+    module: Model | Backbone
+    tokenizer: Tokenizer
+    task: Task[Any, Any] | None = None
+    train: TrainConfig | None = None
+    folder: Path | None = None
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.module.backbone if isinstance(self.module, Model) else self.module
+
+    @property
+    def head(self) -> Head | None:
+        return self.module.head if isinstance(self.module, Model) else None
+
+
+def open_model(name: str, overrides: Sequence[str] = ()) -> Opened:
+    """The model behind a name, with the parameters frozen that its run freezes.
+
+    Raises:
+        UserError: it can't be used.
+    """
+    path = Path(name)
+    config = path / "config.yaml" if path.is_dir() else path
+    bundles = [folder for folder in (path, path / "bundle") if (folder / MANIFEST).is_file()]
+    if overrides and bundles:
+        raise UserError(
+            f"{' '.join(overrides)}: {name} is trained already; give the configuration to look at a change"
+        )
+    if bundles:
+        bundle = load_bundle(path)
+        run = bundle.folder.parent / "config.yaml"
+        train = load_config(run).train if run.is_file() else None
+        if train is not None:
+            freeze(bundle.model, train)
+        return Opened(name, bundle.model, bundle.tokenizer, bundle.task, train, bundle.folder)
+    if config.is_file():
+        return _configured(name, load_config(config, overrides))
+    if overrides:
+        raise UserError(f"{' '.join(overrides)}: {name} is no configuration, so there is nothing to change")
+    backbone, tokenizer = load_backbone(BackboneConfig(model=name))
+    folder = e5_folder("chinese") if name == E5_NAME else find_model(name)
+    return Opened(name, backbone, tokenizer, folder=folder)
+
+
+def _configured(name: str, config: RunConfig) -> Opened:
+    """The model that a run would begin with; the number of labels is that of its training set."""
+    task_type = TASKS[config.task.name]
+    alone = config.data.model_copy(update={"dev": None, "test": None})
+    examples = load_splits(alone, task_type.Example, cache=None, output=None)["train"]
+    task = task_type(config.task, task_type.collect_labels(config.task, examples))
+    backbone, tokenizer = load_backbone(config.backbone)
+    model = Model(backbone, task.build_head(backbone)).eval()
+    freeze(model, config.train)
+    return Opened(name, model, tokenizer, task, config.train)

@@ -1,0 +1,73 @@
+"""The benchmarks of the training engine run, and print the JSON that other tools read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+def page_of(script: str, folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """What a benchmark writes with ``--json`` and what it prints."""
+    path = folder / "page.json"
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), "--json", str(path), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(path.read_text(encoding="utf-8")), done.stdout
+
+
+def test_characters_and_masks(tmp_path: Path) -> None:
+    page, printed = page_of("correctness.py", tmp_path, "--quick", "--checks", "characters", "masking")
+    assert {key for row in page["rows"] for key in row} == {"row", "ours", "trainer", "ours_exact"}
+    assert all(row["ours_exact"] for row in page["rows"]), printed
+    lost = [row for row in page["rows"] if row["row"].startswith("characters")]
+    assert lost and all(row["ours"] == 0 < row["trainer"] for row in lost)
+    assert page["versions"].keys() >= {"wenmai", "torch", "transformers"}
+    assert all(row["row"] in printed for row in page["rows"])
+
+
+@pytest.mark.slow
+def test_gradients_and_resuming(tmp_path: Path) -> None:
+    page, printed = page_of("correctness.py", tmp_path, "--quick", "--checks", "gradients", "resuming")
+    assert all(row["ours_exact"] for row in page["rows"]), printed
+    ratios = {row["row"]: row for row in page["rows"] if "norm ratio" in row["row"]}
+    # the measurement sees what is wrong where something is
+    assert any(row["trainer"] > 3.5 for row in ratios.values()), printed
+    resumed = [row for row in page["rows"] if row["row"].startswith("largest weight difference")]
+    assert any(row["trainer"] > 0 for row in resumed) and any(row["trainer"] == 0 for row in resumed)
+    again = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "correctness.py"), "--read", str(tmp_path / "page.json")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert again.stdout == printed
+
+
+@pytest.mark.slow
+def test_throughput(tmp_path: Path) -> None:
+    peers = ["trainer_default", "trainer_grouped", *(["bert4torch"] if find_spec("bert4torch") else [])]
+    page, printed = page_of("train_throughput.py", tmp_path, "--quick", "--runners", "ours", *peers)
+    assert list(page["ratios"]) == peers
+    for peer in peers:
+        found = page["ratios"][peer]["tiny"]
+        assert found["low"] <= found["ratio"] <= found["high"] and found["rounds"] == 1
+        assert page["losses"]["tiny"][peer]["same_start"], printed
+    runs = {run["runner"]: run for run in page["runs"]}
+    assert len({run["tokens"] for run in runs.values()}) == len({run["steps"] for run in runs.values()}) == 1
+    assert runs["trainer_grouped"]["padding"] < runs["trainer_default"]["padding"]
+    assert abs(runs["ours"]["padding"] - runs["trainer_grouped"]["padding"]) < 0.02
+    assert 0 < page["rows"][0]["share_of_peak"] < 1
+    assert "held-out loss" in printed

@@ -1,0 +1,83 @@
+"""Trains in a child process again and again, and strikes it down at random moments until a run is through.
+
+A driver of its own, not part of pytest's process: the library is imported once, and every attempt is a fork, so that
+an attempt costs no start of Python. Prints what happened as JSON::
+
+    python crashing.py CONFIG SEED
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+
+from wenmai.cli import main
+from wenmai.training import launch, trainer, verification  # noqa: F401, what a child needs is imported before it is forked
+
+STRIKES = ("SIGKILL", "SIGTERM", "SIGINT", "disk")
+EXPECTED = {"SIGKILL": {-9}, "SIGTERM": {143}, "SIGINT": {130}, "disk": {2}}
+LONGEST = 1.2
+ATTEMPT_MAY_TAKE = 60.0
+
+
+def attempt(config: str) -> int:
+    """Forks a child that trains; returns its number."""
+    child = os.fork()
+    if child == 0:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        os._exit(main(["train", config, "--resume", "--no-evaluate"]))
+    return child
+
+
+def strike(child: int, how: str) -> None:
+    if how == "disk":
+        # from now on no file can be written beyond 4 KiB, as on a full disk, also in the middle of a checkpoint
+        resource.prlimit(child, resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    else:
+        os.kill(child, getattr(signal, how))
+
+
+def ended(child: int, within: float) -> int | None:
+    """The exit code, negative for a signal; None if it still runs."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    return None
+
+
+def strike_until_done(config: str, seed: int) -> dict[str, object]:
+    rng = random.Random(seed)
+    struck = dict.fromkeys(STRIKES, 0)
+    wrong: list[str] = []
+    while True:
+        how = rng.choice(STRIKES)
+        child = attempt(config)
+        code = ended(child, rng.uniform(0.05, LONGEST))
+        if code is None:
+            strike(child, how)
+            code = ended(child, ATTEMPT_MAY_TAKE)
+            if code is None:
+                os.kill(child, signal.SIGKILL)
+                wrong.append(f"{how}: went on for {ATTEMPT_MAY_TAKE:.0f} s")
+            elif code in EXPECTED[how]:
+                struck[how] += 1
+            elif code != 0:
+                wrong.append(f"{how}: exit code {code}")
+        elif code != 0:
+            wrong.append(f"nothing was done to it: exit code {code}")
+        if code == 0 or wrong:
+            return {"struck": struck, "wrong": wrong}
+
+
+if __name__ == "__main__":
+    print(json.dumps(strike_until_done(sys.argv[1], int(sys.argv[2]))))
