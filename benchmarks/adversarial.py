@@ -169,11 +169,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=60_000, help="training tokens of a plain run")
     parser.add_argument("--layers", type=int, default=4, help="of e5-small")
     parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
-    parser.add_argument("--quick", action="store_true", help="two seeds, few tokens: under a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="two arms, two seeds, few tokens: under a minute"
+    )
     options = parser.parse_args()
-    seeds, tokens, layers = options.seeds, options.tokens, options.layers
+    arms, seeds, tokens, layers = options.arms, options.seeds, options.tokens, options.layers
     if options.quick:
-        seeds, tokens, layers = [1, 2], 2_000, 2
+        arms, seeds, tokens, layers = ["plain", "fgm"], [1, 2], 2_000, 1
 
     page: dict[str, Any] = {
         "benchmark": "adversarial",
@@ -191,7 +193,7 @@ def main() -> None:
     for seed in seeds:
         for recipe in options.recipes:
             # arm after arm within a seed, so that a machine that slows down slows all of them
-            for arm in options.arms:
+            for arm in arms:
                 if (recipe, arm, seed) in done:
                     continue
                 found = run(recipe, arm, seed, tokens, layers)

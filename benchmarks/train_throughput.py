@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,8 @@ def losses(page: Page, size: str, runner: str, key: str = "loss_after") -> dict[
 def loss_beside_ours(page: Page, size: str, runner: str) -> dict[str, Any]:
     """Whether both learn the same: the difference of the mean losses beside the spread over seeds.
 
-    ``equal`` where the means lie no farther apart than the losses of one runner do from each other; ``same_start``
-    where the untrained models agree.
+    ``equal`` where the means lie no farther apart than the losses of one runner do from each other (with a single
+    seed: None); ``same_start`` where the untrained models agree.
     """
     ours, theirs = losses(page, size, "ours"), losses(page, size, runner)
     starts, other = losses(page, size, "ours", "loss_before"), losses(page, size, runner, "loss_before")
@@ -260,7 +261,7 @@ def loss_beside_ours(page: Page, size: str, runner: str) -> dict[str, Any]:
         "seeds": len(seeds),
         "difference": round(difference, 5),
         "spread": round(spread, 5),
-        "equal": abs(difference) <= spread,
+        "equal": abs(difference) <= spread if len(seeds) > 1 else None,
         "same_start": all(abs(starts[seed] - other[seed]) <= SAME_LOSS for seed in seeds),
     }
 
@@ -292,13 +293,13 @@ def markdown(page: Page) -> str:
             beside = page["losses"][size].get(one["runner"])
             compared = (
                 f"{-beside['difference']:+.4f} ({beside['spread']:.4f}, {beside['seeds']} seeds)"
-                f"{'' if beside['equal'] else ', NOT EQUAL'}{'' if beside['same_start'] else ', OTHER START'}"
+                f"{', NOT EQUAL' if beside['equal'] is False else ''}{'' if beside['same_start'] else ', OTHER START'}"
                 if beside and beside["seeds"]
                 else ""
             )
             lines.append(
                 f"| {one['runner']} | {one['tokens_per_second']:,.0f} | {faster} | {100 * one['padding']:.1f} % "
-                f"| {one['computed_per_real']:.2f} | {one['memory_mb']:,} MB | {100 * one['share_of_peak']:.0f} % "
+                f"| {one['computed_per_real']:.2f} | {one['memory_mb']:,} MB | {100 * one['share_of_peak']:.1f} % "
                 f"| {one['loss']:.4f} | {compared} |"
             )
         parts.append("\n".join(lines))
@@ -342,6 +343,10 @@ def main() -> None:
             "sizes", "rounds", "steps", "examples_per_step", "threads", "seeds", "runners", "device", "precision",
         )
     }  # fmt: skip
+    if "bert4torch" in options.runners and find_spec("bert4torch") is None and not options.read:
+        raise SystemExit(
+            'bert4torch is not installed: pip install "wenmai[bench]", or leave it out of --runners'
+        )
     if options.quick:
         settings |= {"sizes": ["tiny"], "rounds": 1, "seeds": [1]}
     page: Page = {

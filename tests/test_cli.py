@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -24,7 +25,20 @@ from wenmai.config import load_config
 from wenmai.progress import SILENT
 from wenmai.terminal import histogram_bar, progress_on
 
-VERBS = {"init", "check", "train", "evaluate", "report", "predict", "samples"}
+VERBS = {
+    "init",
+    "check",
+    "train",
+    "verify-resume",
+    "tune",
+    "evaluate",
+    "report",
+    "compare",
+    "predict",
+    "samples",
+    "info",
+    "inspect",
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +84,14 @@ def test_help_is_quick_and_does_not_import_torch() -> None:
     )
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # processor time: the clock on the wall also counts what other processes take
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
     assert min(times) < 0.5
-    assert set(re.findall(r"^  (\w+)  ", done.stdout.split("Commands:")[1], re.MULTILINE)) == VERBS
+    assert set(re.findall(r"^  ([\w-]+)  ", done.stdout.split("Commands:")[1], re.MULTILINE)) == VERBS
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
@@ -86,7 +102,9 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 def test_the_verbs_are_those_of_the_app() -> None:
     assert {
-        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+        command.name or command.callback.__name__.replace("_", "-")
+        for command in app.registered_commands
+        if command.callback
     } == VERBS
 
 

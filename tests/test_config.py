@@ -117,7 +117,7 @@ backbone: {model: x, layers: 0}
 data: {train: a, rows: [0, x]}
 train: {epohcs: 3, learning_rate: fast, schedule: lineer, tokens_per_step: 64, examples_per_step: 4, logging_steps: 1.5}
 epochs: 4
-trackers: [wandb]
+trackers: [notebook]
 """
     found = refused(tmp_path, text)
     assert found.keys() == {
@@ -144,11 +144,12 @@ trackers: [wandb]
     assert found["run.yaml: train.learning_rate"] == 'expected a number, got "fast"'
     assert found["run.yaml: train.logging_steps"] == "expected a whole number, got 1.5"
     assert found["run.yaml: train.schedule"] == (
-        "got \"lineer\"; did you mean 'linear'? allowed: linear, constant, cosine"
+        "got \"lineer\"; did you mean 'linear'? allowed: linear, constant, constant_with_warmup, cosine, "
+        "cosine_with_restarts, polynomial, inverse_sqrt, warmup_stable_decay"
     )
     assert found["run.yaml: backbone.layers"] == "must be at least 1, got 0"
     assert found["run.yaml: data.rows[1]"] == 'expected a whole number, got "x"'
-    assert found["run.yaml: trackers[0]"] == 'got "wandb"; allowed: tensorboard'
+    assert found["run.yaml: trackers[0]"].startswith('got "notebook"; allowed: tensorboard, wandb')
     assert found["run.yaml: output"] == "missing: folder of the run"
     assert "exclude each other" in found["run.yaml: train"]
     assert "needs head: global_pointer" in found["run.yaml: task"]
@@ -170,7 +171,7 @@ trackers: [wandb]
         ("data.rows=[1]", "data.rows", "expected a list of 2 or more values, got [1]"),
         ("seed=null", "seed", "expected a whole number, got null"),
         ("train.tasks=1", "train.tasks", "unknown key; allowed: epochs"),
-        ("train.seed=1", "train.seed", "unknown key; did you mean seed at the top?"),
+        ("train.seed=1", "train.seed", "unknown key; did you mean seed at the top or tune.seed?"),
     ],
 )
 def test_one_problem_in_words(tmp_path: Path, override: str, place: str, message: str) -> None:

@@ -18,7 +18,7 @@ LEVELS = {
     "config": 3, "bundle": 3,
     "inference": 4,
     "training": 5, "evaluation": 5, "check": 5,
-    "search": 6, "serve": 6,
+    "experiments": 6, "search": 6, "serve": 6,
     "cli": 7, "terminal": 7, "__init__": 8,
 }  # fmt: skip
 ALONE = {"transformers", "tokenizers", "peft"}

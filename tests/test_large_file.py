@@ -18,7 +18,10 @@ def test_a_million_rows_stay_under_a_gigabyte(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(SCRIPT), "--json", str(page)], check=True)
     found = json.loads(page.read_text(encoding="utf-8"))
     peaks = {stage["stage"]: stage["peak_mib"] for stage in found["stages"]}
-    assert len(peaks) == 4
+    assert len(peaks) == 6
     assert all(stage["rows"] == 1_000_000 for stage in found["stages"])
     assert max(peaks.values()) < 1024, peaks
-    assert found["stages"][-1]["padding"] < 0.05
+    first, again = found["stages"][3:5]
+    assert first["padding"] == again["padding"] < 0.05
+    assert again["parts"]["tokenising"] < first["parts"]["tokenising"] / 10
+    assert found["stages"][-1]["steps"] == 300

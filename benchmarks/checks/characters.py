@@ -16,6 +16,7 @@ from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.samples import sample_records
 from wenmai.tasks.masked_lm import MaskedLM, MaskedLMConfig, MaskedLMExample
 from wenmai.text.sentences import split_sentences
+from wenmai.text.words import segment_words
 
 ODD_TEXTS = [
     "他说：　你好　世界",  # U+3000
@@ -112,11 +113,15 @@ def masking_rows(folder: Path, *, quick: bool) -> list[dict[str, Any]]:
 
 
 def sentences(count: int) -> list[str]:
-    """Sentences of 30 to 100 characters; of a shorter one a word of four may be more than the share."""
+    """Sentences of 20 to 100 characters of which no word alone is more than the share: one can always be masked."""
     found: list[str] = []
     for sample in sample_records("peoples_daily", "train"):
         text = sample.data["text"]
-        found += [text[start:end] for start, end in split_sentences(text) if 30 <= end - start <= 100]
+        for start, end in split_sentences(text):
+            sentence = text[start:end]
+            longest = max(last - first for first, last in segment_words(sentence, segmenter="rjieba"))
+            if 20 <= len(sentence) <= 100 and longest <= SHARE * len(sentence):
+                found.append(sentence)
         if len(found) >= count:
             break
     return found[:count]

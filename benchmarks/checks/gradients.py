@@ -36,7 +36,7 @@ from checks.material import (
 from peers.encoder import Architecture
 from wenmai.config import RunConfig
 from wenmai.data.rows import IGNORE, Batch
-from wenmai.training.gradients import Step, gradients_divided_by
+from wenmai.training.gradients import Step
 from wenmai.training.machine import open_machine
 from wenmai.training.setup import prepare
 
@@ -178,8 +178,7 @@ def our_gradient(config: RunConfig) -> tuple[Gradient, Batch]:
             parallel=machine.parallel,
         )
         _, terms = step.run()
-        gradients_divided_by(model.parameters(), terms)
-    gradient = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradient = {name: p.grad / terms for name, p in model.named_parameters() if p.grad is not None}
     return gradient, work.maker(units, 0)
 
 

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from peers.measure import (
     IGNORE,
+    START_ROWS,
     WARM_UP_STEPS,
     Counted,
     Job,
@@ -96,7 +97,7 @@ def run(job: Job) -> dict[str, Any]:
         found: Tensor = model.eval()(inputs["input_ids"], inputs["token_type_ids"])
         return found
 
-    loss_before = heldout_loss(logits, held, "cpu")
+    loss_before = heldout_loss(logits, held[:START_ROWS], "cpu")
     fitted(copy.deepcopy(model).to(job.device), job, WARM_UP_STEPS, Timer(job.device))
     counted, timer = Counted(), Timer(job.device)
     model.bert.register_forward_pre_hook(lambda module, inputs: counted.add(inputs[0][0] != 0))

@@ -28,6 +28,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from peers.measure import (
+    START_ROWS,
     WARM_UP_STEPS,
     Counted,
     Job,
@@ -107,7 +108,7 @@ def run(job: Job) -> dict[str, Any]:
             callbacks=[TimedSteps(timer)],
         ).train()
 
-    loss_before = heldout_loss(logits, rows, "cpu")
+    loss_before = heldout_loss(logits, rows[:START_ROWS], "cpu")
     trained(copy.deepcopy(model), WARM_UP_STEPS, Timer(job.device))
     counted, timer = Counted(), Timer(job.device)
     model.register_forward_pre_hook(

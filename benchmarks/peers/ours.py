@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.measure import (
+    START_ROWS,
     WARM_UP_STEPS,
     Job,
     Timer,
@@ -72,7 +73,7 @@ def run(job: Job) -> dict[str, Any]:
         computed=round(computed),
         steps=timer.steps,
         memory_mb=memory,
-        loss_before=heldout_loss(logits_of(first), rows, "cpu"),
+        loss_before=heldout_loss(logits_of(first), rows[:START_ROWS], "cpu"),
         loss_after=heldout_loss(logits_of(load_bundle(folder / "bundle").model), rows, "cpu"),
         phases=phases,
     )

@@ -80,4 +80,4 @@ def strike_until_done(config: str, seed: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(strike_until_done(sys.argv[1], int(sys.argv[2]))))
+    sys.stdout.write(json.dumps(strike_until_done(sys.argv[1], int(sys.argv[2]))))

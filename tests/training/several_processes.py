@@ -60,7 +60,7 @@ def run_in_processes(jobs: list[Job], folder: Path, processes: int = 2) -> None:
     """
     path = folder / "jobs.json"
     path.write_text(json.dumps([asdict(job) for job in jobs]))
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     done = subprocess.run(
         [sys.executable, *command, __file__, str(path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

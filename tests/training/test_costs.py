@@ -8,6 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AlbertConfig,
+    AutoModel,
+    DistilBertConfig,
+    ElectraConfig,
+    GPT2Config,
+    ModernBertConfig,
+    RoFormerConfig,
+)
 
 from tiny import tiny_backbone_folder
 from wenmai.backbones.load import Backbone, BackboneConfig, load_backbone
@@ -228,6 +237,28 @@ def counted(backbone: Backbone) -> tuple[float, float]:
         forward = counter.get_total_flops()
         hidden.sum().backward()
         return forward / (ROWS * LENGTH), counter.get_total_flops() / (ROWS * LENGTH)
+
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+OTHERS = {
+    "shared layers": lambda size: AlbertConfig(vocab_size=size, embedding_size=16, **SIZES),
+    "other names": lambda size: DistilBertConfig(vocab_size=size, dim=32, n_layers=3, n_heads=4, hidden_dim=48),
+    "gated": lambda size: ModernBertConfig(vocab_size=size, pad_token_id=0, cls_token_id=2, sep_token_id=3, **SIZES),
+    "narrow embeddings": lambda size: ElectraConfig(vocab_size=size, embedding_size=16, **SIZES),
+    "transposed": lambda size: GPT2Config(vocab_size=size, n_embd=32, n_layer=3, n_head=4),
+    "rotary": lambda size: RoFormerConfig(vocab_size=size, **SIZES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_operations_of_other_architectures(folder: Path, name: str) -> None:
+    tokenizer = opened(folder).tokenizer
+    backbone = Backbone(AutoModel.from_config(OTHERS[name](tokenizer.vocab_size))).eval()
+    found = Opened(name, backbone, tokenizer)
+    said = describe(found, tokens=ROWS * LENGTH, length=LENGTH, depth=1).operations
+    forward, both = counted(backbone)
+    assert said.forward == pytest.approx(forward, rel=1e-2)
+    assert said.training == pytest.approx(both, rel=1e-2)
 
 
 def test_operations_by_hand() -> None:

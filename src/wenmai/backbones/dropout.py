@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -91,12 +91,12 @@ class Rate:
 
     @classmethod
     def of(cls, rate: float) -> Rate:
-        return cls(round(rate * 65536))
+        return cls(min(round(rate * 65536), 65535))
 
     @property
     def scale(self) -> float:
         """What kept elements are multiplied with, so that the expectation is exactly what it was."""
-        return 65536 / max(1, 65536 - self.steps)
+        return 65536 / (65536 - self.steps)
 
     def kept(self, noise: Tensor, dtype: torch.dtype) -> Tensor:
         """1 where an element is kept, 0 elsewhere, as numbers to multiply with: on a CPU booleans are slow."""
@@ -169,6 +169,11 @@ class RowKeys:
             tokens = self._keys.get((leading[0], leading[2]))
             return None if tokens is None else head_keys(tokens, leading[1]).transpose(1, 2)
         return None
+
+    def among(self, chosen_N: Tensor) -> AbstractContextManager[None]:
+        """Inside, activations are of some of the N packed tokens only: those that the booleans say."""
+        tokens = self._keys.get((len(chosen_N),))
+        return self.of() if tokens is None else self.of(tokens[chosen_N])
 
     def remembering(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function with the keys of now, whenever it is called: activations are computed again much later."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from wenmai.backbones.attention import attention_dropout, packed_attention
 from wenmai.backbones.dropout import KeyedDropout, RowKeys
+from wenmai.backbones.linear import linear
 from wenmai.backbones.packing import Packing
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie")
@@ -119,11 +119,12 @@ def _embedded(model: Any, inputs_N: dict[str, Tensor], perturbation_NH: Tensor |
     hidden_NH = parts.dropout(parts.LayerNorm(hidden_NH))
     if hasattr(model, "embeddings_project"):  # ELECTRA's narrow embeddings
         hidden_NH = model.embeddings_project(hidden_NH)
-    return hidden_NH
+    embedded: Tensor = hidden_NH
+    return embedded
 
 
 def _layer(layer: Any, hidden_NH: Tensor, packing: Packing, keys: RowKeys, read_N: Tensor | None) -> Tensor:
-    attention, mixed = layer.attention.self, layer.attention.output
+    attention = layer.attention.self
     three = (attention.query, attention.key, attention.value)
     weight, bias = torch.cat([each.weight for each in three]), torch.cat([each.bias for each in three])
     heads, width = attention.num_attention_heads, attention.attention_head_size
@@ -134,14 +135,22 @@ def _layer(layer: Any, hidden_NH: Tensor, packing: Packing, keys: RowKeys, read_
         dropout=attention_dropout(attention, attention.dropout.p, (len(hidden_NH),), keys),
     )
     context_NH = context_NAD.flatten(1)
-    if read_N is not None:
-        context_NH, hidden_NH = context_NH[read_N], hidden_NH[read_N]
-    hidden_NH = mixed.LayerNorm(_added(mixed.dropout, mixed.dense(context_NH), hidden_NH))
-    inner = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(hidden_NH))
-    normed: Tensor = layer.output.LayerNorm(
-        _added(layer.output.dropout, layer.output.dense(inner), hidden_NH)
-    )
+    if read_N is None:
+        return _behind_attention(layer, context_NH, hidden_NH)
+    with keys.among(read_N):
+        return _behind_attention(layer, context_NH[read_N], hidden_NH[read_N])
+
+
+def _behind_attention(layer: Any, context_NH: Tensor, hidden_NH: Tensor) -> Tensor:
+    mixed, output = layer.attention.output, layer.output
+    hidden_NH = mixed.LayerNorm(_added(mixed.dropout, _dense(mixed.dense, context_NH), hidden_NH))
+    inner = layer.intermediate.intermediate_act_fn(_dense(layer.intermediate.dense, hidden_NH))
+    normed: Tensor = output.LayerNorm(_added(output.dropout, _dense(output.dense, inner), hidden_NH))
     return normed
+
+
+def _dense(layer: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)
 
 
 def _added(dropout: nn.Module, x_NH: Tensor, residual_NH: Tensor) -> Tensor:

@@ -223,7 +223,8 @@ class Tokenizer:
             if token == self._mark_id and index + 1 < len(ids) and offsets[index + 1][0] < end:
                 # the mark before the text shares the first character with the piece that really has it
                 continue
-            start, end = _without_blanks(text, start, end)
+            if end - start > 1:  # what is a single character stays, blank or not
+                start, end = _without_blanks(text, start, end)
             if start > position:
                 _take_marks(text, kept_offsets, start)
             if end - start > 1 and token in self._never_in_text:

@@ -73,7 +73,11 @@ def trials(rows: Sequence[Mapping[str, Any]], best: int, importance: Mapping[str
         style = "bold" if row["number"] == best else None
         table.add_row(str(row["number"]), row["state"], value, *values, f"{row['seconds']:.0f}", style=style)
     parts: list[RenderableType] = [table]
-    parts += [_line(f"trial {row['number']} failed: {row['error']}") for row in rows if row["error"]]
+    failures: dict[str, list[str]] = {}
+    for row in rows:
+        if row["error"]:
+            failures.setdefault(" ".join(row["error"].split()), []).append(str(row["number"]))
+    parts += [_line(f"failed: {', '.join(numbers)}: {error}") for error, numbers in failures.items()]
     if importance:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in importance.items())
         parts.append(_line(f"What set good trials apart (PED-ANOVA): {shares}"))
@@ -158,7 +162,9 @@ def _p(p_value: float | None) -> Text:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _cut(text: str) -> str:

@@ -39,7 +39,7 @@ def tune(
 ) -> None:
     """Search better settings: train trials drawn from tune.space, judged on the dev set."""
     from wenmai.cli import run_tables
-    from wenmai.training.tuning import tune as search
+    from wenmai.experiments.tuning import tune as search
 
     given = [*(overrides or []), *([f"tune.trials={trials}"] if trials is not None else [])]
     with _telling_where_to_go_on():
@@ -65,7 +65,7 @@ def train_seeds(
     """Trains ``train.seeds`` one after the other and prints what they say together."""
     from wenmai.cli import run_tables
     from wenmai.evaluation.report import write_report
-    from wenmai.training.repetition import train_seeds as repeat
+    from wenmai.experiments.repetition import train_seeds as repeat
 
     with _telling_where_to_go_on():
         found = repeat(

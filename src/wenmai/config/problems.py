@@ -158,16 +158,14 @@ def _message(
 
 def _unknown_key(given: str, owner: type[BaseModel], record: type[BaseModel], sections: Sections) -> str:
     allowed = list(owner.model_fields)
-    hint = near_miss(given, allowed)
-    if not hint:
-        homes = [
-            f"{name}.{given}" if inner is not owner else ""
-            for name, inner in {**sections_of(record), **sections}.items()
-            if given in inner.model_fields
-        ]
-        if owner is not record and given in record.model_fields:
-            homes.append(f"{given} at the top")
-        hint = f"did you mean {' or '.join(filter(None, homes))}? " if any(homes) else ""
+    # the very name in another section is a better guess than one that looks like it in this section
+    homes = [f"{given} at the top"] if owner is not record and given in record.model_fields else []
+    homes += [
+        f"{name}.{given}"
+        for name, inner in {**sections_of(record), **sections}.items()
+        if given in inner.model_fields and inner is not owner
+    ]
+    hint = f"did you mean {' or '.join(homes)}? " if homes else near_miss(given, allowed)
     return f"unknown key; {hint}allowed: {', '.join(allowed)}"
 
 

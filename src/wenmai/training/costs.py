@@ -240,8 +240,8 @@ def operations(
     A matrix of n numbers takes ``2 n`` for every vector (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), attention
     ``4 T`` times its width a layer: queries with keys, and probabilities with values. The backward pass takes
     as much again for the gradient of each factor, so training takes three times the forward pass where all of the
-    model learns. Norms, activation functions and softmax, which are no matrix products, are left out, as is
-    what checkpointing and fused attention compute again.
+    model learns. Left out are norms, activation functions and softmax, which are no matrix products, what checkpointing
+    and fused attention compute again, and attention to relative positions (DeBERTa).
 
     Args:
         learning_layers: how many layers the gradient goes through.

@@ -139,14 +139,10 @@ def model_info(
 def _micro_batch(train: TrainConfig | None, length: int) -> int:
     """Tokens that go through the model at once."""
     size = step_size(train or TrainConfig())
-    examples = size.examples if size.micro_tokens is None else None
-    if size.micro_examples is not None:
-        examples = size.micro_examples
-    return (
-        examples * length
-        if examples is not None
-        else size.micro_tokens or size.tokens or DEFAULT_TOKENS_PER_STEP
-    )
+    if size.micro_tokens is not None:
+        return size.micro_tokens
+    examples = size.micro_examples or size.examples
+    return size.tokens or DEFAULT_TOKENS_PER_STEP if examples is None else examples * length
 
 
 def describe(opened: Opened, *, tokens: int, length: int, depth: int) -> ModelInfo:
@@ -324,9 +320,8 @@ def probe(opened: Opened, *, length: int) -> tuple[list[Product], int]:
 
 
 def _matrix(module: nn.Module) -> bool:
-    return (
-        isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-    )  # GPT-2's transposed linear layer
+    """A linear layer, or the transposed one of GPT-2."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def _hidden_share(task: Task[Any, Any] | None) -> float:

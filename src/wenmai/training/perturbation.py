@@ -29,6 +29,10 @@ START = name_salt("wenmai.training.perturbation.start")
 """Keeps FreeLB's start apart from the dropout, which is keyed by the row as well."""
 
 
+PIECE = 1024
+"""How many numbers a norm sums up at once."""
+
+
 @dataclass(frozen=True)
 class MovedWeights:
     """Clean gradients plus those at the worst weights nearby: FGM, PGD and AWP.
@@ -74,8 +78,8 @@ class MovedWeights:
         groups = [kept for group in self.groups if (kept := [p for p in group if p.requires_grad])]
         if not groups:
             return clean
-        originals = [_flat(group) for group in groups]
-        moves = [torch.zeros_like(original) for original in originals]
+        originals = [_flat(group).clone() for group in groups]
+        moves = [original.new_zeros(1, 1) for original in originals]
         scales = [_norm(original) if self.relative else 1.0 for original in originals]
         uphill = _uphill(groups, step.parallel)
         try:
@@ -88,7 +92,7 @@ class MovedWeights:
                     moves[at] = climbed(
                         moves[at], uphill[at], step=self.step_size * scale, limit=self.epsilon * scale
                     )
-                    _write(group, originals[at] + moves[at])
+                    _write(group, originals[at], moves[at])
             step.run()
         finally:
             for group, original in zip(groups, originals, strict=True):
@@ -163,31 +167,40 @@ class MovedWords:
 def climbed(move_PN: Tensor, uphill_PN: Tensor, *, step: float | Tensor, limit: float | Tensor) -> Tensor:
     """Each of P perturbations after a step of the given length uphill, shortened to the limit.
 
+    In place, because on a CPU fresh memory for the gradient of all word embeddings costs more than the arithmetic.
+
     Args:
-        uphill_PN: gradients of any length; where one is 0 or not finite, its perturbation stays.
+        move_PN: where they are; broadcast.
+        uphill_PN: gradients of any length, overwritten by the result. Where one is 0 or not finite, its
+            perturbation stays.
         step, limit: numbers, or (P, 1).
     """
     norm_P1 = _norm(uphill_PN)
     usable_P1 = torch.isfinite(norm_P1) & (norm_P1 > 0)
     # infinity times 0 is not 0: what is not usable is taken out before it is scaled
-    moved_PN = torch.where(usable_P1, uphill_PN, 0.0)
+    moved_PN = uphill_PN.masked_fill_(~usable_P1, 0.0)
     moved_PN.mul_(torch.where(usable_P1, step / norm_P1, 0.0)).add_(move_PN)
     smallest = torch.finfo(moved_PN.dtype).tiny
     return moved_PN.mul_((limit / _norm(moved_PN).clamp(min=smallest)).clamp(max=1.0))
 
 
 def _norm(vectors_PN: Tensor) -> Tensor:
-    """(P, 1). Summed in a tree: ``vector_norm`` is off in the fourth digit for millions of fp32 numbers."""
-    return vectors_PN.square().sum(dim=1, keepdim=True).sqrt()
+    """(P, 1). In two stages: a sum over millions of fp32 numbers at once is off in the fourth digit."""
+    pieces, rest = divmod(vectors_PN.size(1), PIECE)
+    in_pieces, left = vectors_PN.split_with_sizes([pieces * PIECE, rest], dim=1)
+    of_pieces = torch.linalg.vector_norm(in_pieces.reshape(len(vectors_PN), pieces, PIECE), dim=2)
+    norm: Tensor = torch.linalg.vector_norm(torch.cat([of_pieces, left], dim=1), dim=1, keepdim=True)
+    return norm
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:
-    """A copy of the tensors as one vector, (1, N)."""
-    return torch.cat([tensor.detach().flatten() for tensor in tensors])[None]
+    """The tensors as one vector, (1, N); of a single tensor a view."""
+    flat = [tensor.detach().flatten() for tensor in tensors]
+    return (flat[0] if len(flat) == 1 else torch.cat(flat))[None]
 
 
 def _uphill(groups: Iterable[Iterable[nn.Parameter]], parallel: Parallel) -> list[Tensor]:
-    """Each group's gradient of the whole step, (1, N); a process without an example has none, which counts as 0."""
+    """Copies of each group's gradient of the whole step, (1, N); a process without an example has none, which is 0."""
     return [
         parallel.summed(_flat(p.grad if p.grad is not None else torch.zeros_like(p) for p in group))
         for group in groups
@@ -195,9 +208,13 @@ def _uphill(groups: Iterable[Iterable[nn.Parameter]], parallel: Parallel) -> lis
 
 
 @torch.no_grad()
-def _write(group: Sequence[nn.Parameter], values_1N: Tensor) -> None:
-    for p, values in zip(group, values_1N[0].split_with_sizes([p.numel() for p in group]), strict=True):
-        p.copy_(values.view_as(p))
+def _write(group: Sequence[nn.Parameter], original_1N: Tensor, move_1N: Tensor | None = None) -> None:
+    sizes = [p.numel() for p in group]
+    for p, original in zip(group, original_1N[0].split_with_sizes(sizes), strict=True):
+        p.copy_(original.view_as(p))
+    if move_1N is not None:
+        for p, move in zip(group, move_1N[0].split_with_sizes(sizes), strict=True):
+            p.add_(move.view_as(p))
 
 
 @contextmanager

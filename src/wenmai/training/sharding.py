@@ -7,65 +7,38 @@ either way of training can go on from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from wenmai.config import TrainConfig
-from wenmai.errors import ConfigError, Problem
 from wenmai.tasks.model import Model
 from wenmai.training.parallel import Parallel
-
-NOT_SHARDED = ("adversarial", "ema_decay", "swa_start", "unfreeze_every")
-"""What moves or copies whole weights in the middle of training."""
-
-
-def refuse_with_shards(config: TrainConfig, parallel: Parallel) -> None:
-    """Raises:
-    ConfigError: the run asks for what only whole weights allow, or it has but one process.
-    """
-    problems = [
-        Problem(
-            f"train.{key}", f"can't be used with train.parallel: {config.parallel}; take ddp, or remove it"
-        )
-        for key in NOT_SHARDED
-        if getattr(config, key) is not None
-    ]
-    if config.l1:
-        problems.append(
-            Problem("train.l1", "can't be used with train.parallel: fsdp; take ddp, or remove it")
-        )
-    if parallel.world == 1:
-        problems.append(
-            Problem("train.parallel", f"{config.parallel} needs several processes: start with --processes N")
-        )
-    if problems:
-        raise ConfigError("the configuration can't be used:", problems)
 
 
 def shard(model: Model, parallel: Parallel) -> Model:
     """Shares the model's weights out over the processes, in place.
 
     Returns:
-        a copy with whole weights on the CPU, to fill by :func:`gather_into` and to save from.
+        a copy without weights, for :func:`gathered`.
     """
-    whole = deepcopy(model).cpu()
+    empty = deepcopy(model).to("meta")
     # the lean forward reads the layers' weights without calling the layers, which would leave them in shards
     model.backbone.set_padding_free("off")
     mesh = init_device_mesh(parallel.device.type, (parallel.world,))
     for layer in model.backbone.layers or ():
         fully_shard(layer, mesh=mesh)
-    # gradients are sums over all processes here, not means: the loop divides by the number of loss terms
-    sharded = fully_shard(model, mesh=mesh)
-    for module in sharded.modules():
-        if hasattr(module, "set_gradient_divide_factor"):
+    fully_shard(model, mesh=mesh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # gradients are sums over all processes here, not means: the loop divides by the number of loss terms
             module.set_gradient_divide_factor(1.0)
-    return whole
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    return empty
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -73,12 +46,37 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gather_into(target: Model, model: Model) -> None:
-    """Copies the weights of a sharded model into one with whole weights; all processes must ask."""
-    target.load_state_dict({name: whole(tensor).cpu() for name, tensor in model.state_dict().items()})
+@contextmanager
+def gathered(empty: Model, model: Model, parallel: Parallel) -> Iterator[Model]:
+    """A model with the whole weights of a sharded one, on the CPU of the first process; all processes must ask.
+
+    Args:
+        empty: of :func:`shard`; lends its modules.
+    """
+    state = gathered_state(model.state_dict(), keep=parallel.first)
+    if parallel.first:
+        empty.load_state_dict(state, assign=True)
+    try:
+        yield empty
+    finally:
+        empty.to("meta")
 
 
-def load_whole(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+def gathered_state(state: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Whole tensors on the CPU; all processes must ask.
+
+    Args:
+        keep: whether this process wants them; else it only gives its shards and gets nothing.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        put_together = whole(tensor.detach())
+        if keep:
+            found[name] = put_together.contiguous().cpu().clone()
+    return found
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads whole weights into a model, sharded or not."""
     own = model.state_dict()
     model.load_state_dict(

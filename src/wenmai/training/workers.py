@@ -80,7 +80,7 @@ class Tuner:
         before = self._rates[-1] if self._rates else 0.0
         self._rates.append(rate)
         # one worker alone may only do what the loop did: whether workers help shows with the second
-        useless = rate < before / GAIN if self.chosen == 1 else rate < before * GAIN
+        useless = self.chosen > 1 and rate < before * GAIN
         if waiting <= WAITING:
             why = f"waiting for data takes {waiting:.1%} of the time"
         elif useless:

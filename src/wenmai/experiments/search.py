@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from wenmai.config import TuneConfig
 from wenmai.config.space import Axis
 from wenmai.errors import UserError
-from wenmai.training.trials import Trial
+from wenmai.experiments.trials import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -87,22 +88,22 @@ def installed() -> ModuleType:
 
 def _study(settings: TuneConfig, space: Sequence[Axis], trials: Sequence[Trial], seed: int) -> optuna.Study:
     """Optuna's study of these trials, about to draw the next one."""
-    optuna = installed()
+    library = installed()
     drawn = np.random.SeedSequence([seed, len(trials)]).generate_state(1)
-    study: optuna.Study = optuna.create_study(
+    study: optuna.Study = library.create_study(
         study_name="wenmai",  # hyperband draws its brackets by the name
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=int(drawn[0])),
+        sampler=library.samplers.TPESampler(seed=int(drawn[0])),
         pruner=_pruner(settings, trials),
     )
     states = {
-        "complete": optuna.trial.TrialState.COMPLETE,
-        "pruned": optuna.trial.TrialState.PRUNED,
-        "failed": optuna.trial.TrialState.FAIL,
+        "complete": library.trial.TrialState.COMPLETE,
+        "pruned": library.trial.TrialState.PRUNED,
+        "failed": library.trial.TrialState.FAIL,
     }
     for trial in trials:
         study.add_trial(
-            optuna.trial.create_trial(
+            library.trial.create_trial(
                 state=states[trial.state],
                 value=None if trial.state == "failed" else trial.value,
                 params={axis.key: _drawn(axis, trial.values[axis.key]) for axis in space},
@@ -141,13 +142,18 @@ def _distributions(space: Sequence[Axis]) -> dict[str, optuna.distributions.Base
             found[axis.key] = kinds.CategoricalDistribution([_drawn(axis, choice) for choice in of.choices])
             continue
         assert of.low is not None and of.high is not None
-        # the last value that steps from the lowest one reach; what rounding takes away, 1e-9 gives back
-        high = of.high if of.step is None else of.low + of.step * int((of.high - of.low) / of.step + 1e-9)
+        high = of.high if of.step is None else _last_step(of.low, of.high, of.step)
         if axis.whole:
             found[axis.key] = kinds.IntDistribution(int(of.low), int(high), of.log, int(of.step or 1))
         else:
             found[axis.key] = kinds.FloatDistribution(of.low, high, of.log, of.step)
     return found
+
+
+def _last_step(low: float, high: float, step: float) -> float:
+    """The highest value that steps from the lowest one reach, in the decimals that people write: 0.1 is not a tenth."""
+    first, last, width = (Decimal(str(number)) for number in (low, high, step))
+    return float(first + (last - first) // width * width)
 
 
 def _drawn(axis: Axis, value: Any) -> Any:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.cli import main
+from wenmai.cli.run_tables import seeds
 from wenmai.config import RunConfig, load_config, save_config
 from wenmai.errors import UserError
+from wenmai.experiments.repetition import summary_of_seeds, train_seeds
 from wenmai.training.journal import read_log
-from wenmai.training.repetition import summary_of_seeds, train_seeds
 from wenmai.training.trainer import train
 
 
@@ -146,13 +148,11 @@ def test_on_the_command_line(backbone: Path, tmp_path: Path, capsys: pytest.Capt
     assert not (folder / "report.html").exists()
     # what was only trained is scored now, and not trained again
     before = (folder / "seed-1" / "log.jsonl").read_bytes()
-    assert main(["train", str(path), "--resume"]) == 0
-    shown = capsys.readouterr().out
+    assert main(["train", str(path), "--resume", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
     assert (folder / "seed-1" / "log.jsonl").read_bytes() == before
     found = json.loads((folder / "seeds.json").read_text())
-    summary = found["summary"]["dev"]["accuracy"]
-    assert "dev: 2 seeds" in shown
-    assert f"{summary['mean']:.4f} ± {summary['deviation']:.4f}" in shown
+    assert printed == {"run": str(folder), **found}
     for run in found["runs"]:
         metrics = json.loads((folder / run["run"] / "evaluation" / "dev" / "metrics.json").read_text())
         assert run["metrics"]["dev"]["accuracy"] == metrics["accuracy"]
@@ -163,6 +163,16 @@ def test_on_the_command_line(backbone: Path, tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["compare", str(folder), str(folder / "seed-1"), "--split", "dev", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"]["first_deviation"] is not None
-    assert main(["train", str(path), "--resume", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == {"run": str(folder), **found}
+
+
+def test_the_table() -> None:
+    runs = [
+        {"seed": i, "run": f"seed-{i}", "metrics": {"test": {"f1": value}}}
+        for i, value in ((1, 0.5), (2, 0.7))
+    ]
+    summary = {"test": {"f1": {"mean": 0.6, "deviation": 0.1414, "interval": [-0.6706, 1.8706]}}}
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(seeds({"runs": runs, "summary": summary}))
+    shown = " ".join(capture.get().split())
+    assert "test: 2 seeds" in shown and "f1 0.6000 ± 0.1414 -0.6706 to 1.8706 0.5000 0.7000" in shown

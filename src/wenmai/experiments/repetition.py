@@ -14,9 +14,9 @@ from typing import Any
 from wenmai.atomic import write_text
 from wenmai.config import RunConfig
 from wenmai.errors import UserError
+from wenmai.experiments.several import open_folder
 from wenmai.metrics.repetitions import Repetitions, repetitions
 from wenmai.progress import SILENT, Progress
-from wenmai.training.several import open_folder
 from wenmai.training.trainer import train
 from wenmai.version import __version__
 

@@ -15,13 +15,13 @@ import torch
 from wenmai.config import RunConfig, TuneConfig, changed, load_config, save_config
 from wenmai.config.space import Axis, axes
 from wenmai.errors import ConfigError, DataError, Problem, UserError
+from wenmai.experiments.search import Draw, importance, installed
+from wenmai.experiments.several import CONFIG, changes, open_folder
+from wenmai.experiments.trials import Trial, TrialState, best_of, read_trials, write_trials
 from wenmai.progress import SILENT, Progress
 from wenmai.training.journal import read_log
-from wenmai.training.search import Draw, importance, installed
-from wenmai.training.several import CONFIG, changes, open_folder
 from wenmai.training.stopping import Interrupted
 from wenmai.training.trainer import train
-from wenmai.training.trials import Trial, TrialState, best_of, read_trials, write_trials
 
 TRIALS_FILE = "trials.jsonl"
 BEST_FILE = "best.yaml"

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.cli import main
+from wenmai.cli.run_tables import trials as table
 from wenmai.config import RunConfig, TuneConfig, load_config, save_config
 from wenmai.config.space import Axis, axes
 from wenmai.errors import ConfigError, DataError, UserError
-from wenmai.training import search, tuning
+from wenmai.experiments.trials import Trial, best_of, read_trials
+from wenmai.experiments.tuning import Study, tune
+from wenmai.experiments import search, tuning
 from wenmai.training.journal import read_log
-from wenmai.training.trials import Trial, best_of, read_trials
-from wenmai.training.tuning import Study, tune
 
 pytest.importorskip("optuna")
 
@@ -120,28 +124,43 @@ def test_a_study_that_was_cut_off_goes_on_as_if_nothing_had_been(
         assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_a_study_survives_a_signal(
-    calm: Study, backbone: Path, tmp_path: Path, signum: signal.Signals
-) -> None:
+def test_a_study_survives_a_kill(calm: Study, backbone: Path, tmp_path: Path) -> None:
     config = searching(tmp_path, backbone)
     path = tmp_path / "tune.yaml"
     save_config(config, path)
     study = Path(config.output)
-    with subprocess.Popen(
-        [sys.executable, "-m", "wenmai.cli", "tune", str(path)], stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-m", "wenmai.cli", "tune", str(path)]) as process:
         while process.poll() is None and not (study / "trial-1" / "log.jsonl").exists():
             time.sleep(0.01)
-        process.send_signal(signum)
-        _, errors = process.communicate(timeout=60)
-    if signum == signal.SIGTERM:
-        assert process.returncode == 143
-        assert "go on with --resume" in errors and errors.count("\n") == 1
-    else:
-        assert process.returncode == -signal.SIGKILL
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
     assert 1 <= len(read_trials(study / "trials.jsonl")) < 3
     assert told(tune(config, resume=True).trials) == told(calm.trials)
+
+
+def test_sigterm_says_how_to_go_on(
+    calm: Study,
+    backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = searching(tmp_path, backbone)
+    path = tmp_path / "tune.yaml"
+    save_config(config, path)
+    whole = search.Draw.judge
+
+    def stopping(self: search.Draw, evaluations: list[float]) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, evaluations)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search.Draw, "judge", stopping)
+        assert main(["tune", str(path)]) == 143
+    assert "go on with --resume" in capsys.readouterr().err
+    assert read_trials(Path(config.output) / "trials.jsonl") == []
+    assert main(["tune", str(path), "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"]["value"] == calm.best.value
 
 
 def test_more_trials_later_are_those_of_a_longer_study(calm: Study, backbone: Path, tmp_path: Path) -> None:
@@ -314,10 +333,27 @@ def test_the_search_learns_from_its_trials(backbone: Path, tmp_path: Path) -> No
     assert search.importance(TuneConfig(space={}), space, trials[:3]) == {}
 
 
+@pytest.mark.filterwarnings("error")
 def test_steps_that_do_not_reach_the_end(backbone: Path, tmp_path: Path) -> None:
     space = spaces(backbone, tmp_path, l1={"low": 0.0, "high": 0.35, "step": 0.1})
     trials = drawn("none", space, 20, lambda values: [values["train.l1"]])
     assert {round(found.values["train.l1"], 6) for found in trials} == {0.0, 0.1, 0.2, 0.3}
+
+
+def test_the_table() -> None:
+    """Settings as they were written, every reason of failures once."""
+    values = {"train.learning_rate": 3.14159e-5, "train.schedule": "linear", "train.adversarial": None}
+    trials = [
+        trial(0, values, 0.5, 0.75),
+        *(replace(trial(i, values, state="failed"), error="UserError: too\n  much") for i in (1, 2)),
+    ]
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(table([asdict(row) for row in trials], 0, {"train.learning_rate": 0.8}))
+    shown = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert "0 complete 0.7500 3.142e-05 linear null 1" in shown
+    assert "failed: 1, 2: UserError: too much" in shown
+    assert "What set good trials apart (PED-ANOVA): train.learning_rate 80%" in shown
 
 
 def test_without_optuna_the_remedy_is_named(
