@@ -33,6 +33,7 @@ from transformers import (
 
 from tiny import tiny_backbone_folder
 from wenmai.backbones import attention as attention_module
+from wenmai.backbones.dropout import Rate, token_keys
 from wenmai.backbones.lean import is_lean
 from wenmai.backbones.load import Backbone, BackboneConfig, load_backbone
 from wenmai.backbones.packing import Block, Packing
@@ -265,7 +266,7 @@ def test_checkpointing_gives_the_same_gradients_also_of_two_passes(name: str, pa
     forward_only, calls = calls, 0
     found = twice()
     hook.remove()
-    assert calls > 2 * forward_only + 10  # the backward passes ran the layers again
+    assert calls >= 2 * forward_only + 8  # the backward passes ran the layers again
     assert_same(found, expected)
 
 
@@ -350,6 +351,19 @@ def test_autocast_runs_both_ways() -> None:
     for a, b in zip(found, exact, strict=True):
         assert a.isfinite().all()
         assert (a.float() - b).norm() <= 0.1 * b.norm() + 1e-3
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("rate", [None, 0.3])
+def test_one_padded_batch_as_on_a_gpu_is_the_same_attention(rate: float | None, window: int | None) -> None:
+    mask_BT = torch.arange(13) < torch.tensor(LENGTHS)[:, None]
+    packing = Packing.of(mask_BT)
+    qkv = torch.randn(sum(LENGTHS), 3, 2, 8, dtype=torch.float64)
+    keys_N = token_keys(torch.arange(5)[packing.row_N], packing.place_N)
+    drop = None if rate is None else attention_module.AttentionDropout(Rate.of(rate), keys_N, 5)
+    blocks = attention_module.packed_attention(qkv, packing, scale=0.5, dropout=drop, window=window)
+    padded = attention_module._on_gpu(qkv, packing, 0.5, drop, window)
+    torch.testing.assert_close(padded, blocks)
 
 
 def test_large_blocks_are_cut_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

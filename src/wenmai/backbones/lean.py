@@ -47,27 +47,26 @@ def is_lean(model: Any) -> bool:
     It does not where something sits in the modules that only their own call takes notice of: hooks (of observers or
     of sharded training), adapters in the place of linear layers, sharded parameters.
     """
-    config = model.config
-    if (
-        config.model_type not in MODEL_TYPES
-        or config.is_decoder
-        or getattr(config, "add_cross_attention", False)
-    ):
-        return False
-    if any(
-        {name for name, _ in layer.named_parameters()} != LAYER_PARAMETERS for layer in model.encoder.layer
-    ):
-        return False
-    return all(
-        type(module) in PLAIN and all(type(parameter) is nn.Parameter for parameter in module.parameters())
-        for module in model.modules()
-        if next(module.parameters(recurse=False), None) is not None
-    ) and not any(
+    return _built_like_bert(model) and not any(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
         for module in model.modules()
+    )
+
+
+def _built_like_bert(model: Any) -> bool:
+    config = model.config
+    if config.model_type not in MODEL_TYPES or config.is_decoder:
+        return False
+    for layer in model.encoder.layer:
+        if {name for name, _ in layer.named_parameters()} != LAYER_PARAMETERS:
+            return False
+    return all(
+        type(module) in PLAIN and all(type(parameter) is nn.Parameter for parameter in module.parameters())
+        for module in model.modules()
+        if next(module.parameters(recurse=False), None) is not None
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +22,10 @@ Schedule = Literal[
 ]
 
 
+AWP_SHARE = 0.005
+"""How far AWP moves a matrix, as a share of its norm, unless told otherwise (Wu et al. 2020)."""
+
+
 class AdversarialConfig(BaseModel):
     """The ``train.adversarial:`` section: learn from inputs or weights moved where the loss is higher."""
 
@@ -33,10 +38,12 @@ class AdversarialConfig(BaseModel):
     epsilon: float = Field(
         default=1.0,
         gt=0,
-        description="how far: the L2 norm of the whole perturbation; awp: share of each matrix's norm",
+        description="how far: the L2 norm of the whole perturbation; awp: share of each matrix's norm, default 0.005",
     )
     step_size: float = Field(
-        default=0.3, gt=0, description="pgd, freelb, awp: how far one step goes, in the unit of epsilon"
+        default=0.3,
+        gt=0,
+        description="pgd, freelb, awp: how far one step goes, in the unit of epsilon; awp: default 0.005",
     )
     steps: int = Field(default=3, ge=1, description="pgd, freelb, awp: how many steps uphill")
     parameters: list[str] | None = Field(
@@ -46,6 +53,13 @@ class AdversarialConfig(BaseModel):
     start: Steps | None = Field(
         default=None, description="begin after so many steps (below 1: a share of all); default: at once"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _small_for_awp(cls, given: object) -> object:
+        if isinstance(given, Mapping) and given.get("method") == "awp":
+            return {"epsilon": AWP_SHARE, "step_size": AWP_SHARE, **given}
+        return given
 
 
 class TrainConfig(BaseModel):

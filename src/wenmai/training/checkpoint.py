@@ -19,7 +19,7 @@ from torch import Tensor
 from wenmai.atomic import recover_folder, unwritable, writing_folder
 from wenmai.errors import UserError
 from wenmai.training.averaging import Average
-from wenmai.training.sharding import like, load_whole, whole
+from wenmai.training.sharding import gathered_state, like, load_whole
 
 
 @dataclass
@@ -67,15 +67,14 @@ def save_checkpoint(
     files = {"model": model.state_dict(), "optimizer": _optimizer_tensors(optimizer)}
     if average is not None:
         files["average"] = average.state_for_saving()
-    plain = {
-        name: _plain(tensors) for name, tensors in files.items()
-    }  # puts shards together, in every process
     if not write:
+        for tensors in files.values():
+            gathered_state(tensors, keep=False)
         return
     with writing_folder(folder) as beside:
         try:
-            for name, tensors in plain.items():
-                save_file(tensors, beside / f"{name}.safetensors")
+            for name, tensors in files.items():
+                save_file(gathered_state(tensors, keep=True), beside / f"{name}.safetensors")
         except SafetensorError as error:
             raise unwritable(folder, OSError(str(error))) from error
         content = {"fingerprint": fingerprint, "state": asdict(state)}
@@ -114,10 +113,6 @@ def load_checkpoint(
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: is damaged ({error}): start again with --overwrite") from error
     return state
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: whole(tensor.detach()).contiguous().cpu().clone() for name, tensor in tensors.items()}
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

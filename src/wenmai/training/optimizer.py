@@ -14,6 +14,7 @@ from wenmai.config.train import TrainConfig
 from wenmai.errors import Problem, UserError
 from wenmai.tasks.model import Model
 from wenmai.training.parts import check_patterns, heights, matched, refusal
+from wenmai.training.zero import ZeroOptimizer
 
 
 def build_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
@@ -158,6 +159,8 @@ def finish_gradients(
     Returns:
         the norm of the mean's gradient with the penalty's, before it is shortened.
     """
+    if isinstance(optimizer, ZeroOptimizer):
+        return optimizer.finish_gradients(terms, max_norm)
     divisor = max(1.0, float(terms))
     if l1:
         _add_signs(optimizer, l1 * divisor)

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -70,10 +71,13 @@ class Parallel:
             dist.barrier()
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Adds the gradients up over all processes, in place; a parameter without one here counts as 0."""
+        """Adds the gradients up over all processes, in place; a parameter without one here counts as 0.
+
+        Those of parameters in shards are sums already, and those that DeepSpeed keeps are not seen here.
+        """
         if self.world == 1:
             return
-        trained = [p for p in parameters if p.requires_grad]
+        trained = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
         present = self.summed(
             torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=self.device)
         )

@@ -34,7 +34,9 @@ def refuse_unshareable(config: RunConfig, precision: str, parallel: Parallel) ->
         for place in unfit
     ]
     if precision == "fp16":
-        problems.append(Problem("precision", f"fp16 can't be used with train.parallel: {how}; take bf16 or fp32"))
+        problems.append(
+            Problem("precision", f"fp16 can't be used with train.parallel: {how}; take bf16 or fp32")
+        )
     if parallel.world == 1:
         problems.append(
             Problem("train.parallel", f"{how} needs several processes: start with --processes N, or set ddp")

@@ -34,12 +34,14 @@ from wenmai.training.gradients import Step
 from wenmai.training.journal import Journal
 from wenmai.training.machine import Machine, open_machine
 from wenmai.training.optimizer import build_optimizer, finish_gradients, set_learning_rates
+from wenmai.training.restrictions import refuse_unshareable
 from wenmai.training.schedules import learning_rate_factor
 from wenmai.training.selection import dev_metrics, note_metrics, patience_is_over
 from wenmai.training.setup import Prepared, prepare
-from wenmai.training.sharding import gather_into, shard
+from wenmai.training.sharding import gathered, shard
 from wenmai.training.stopping import Interrupted, listening
 from wenmai.training.workers import upcoming_steps
+from wenmai.training.zero import ZeroOptimizer
 
 LEFT_BY_REFUSED_RUNS = {"cache", "rejects.jsonl"}
 """What a run leaves behind that ended before it began, because of its data: no reason to refuse the next."""
@@ -72,6 +74,7 @@ def train(
     """
     run = Path(config.output)
     with open_machine(config.device, config.precision) as machine:
+        refuse_unshareable(config, machine.precision, machine.parallel)
         if machine.parallel.first:
             open_run_folder(run, resume=resume, overwrite=overwrite)
         machine.parallel.wait()
@@ -98,8 +101,11 @@ def learn(
     """The loop itself; see :func:`train`."""
     run, settings, model, parallel = Path(config.output), config.train, work.model, machine.parallel
     total = work.total_steps
-    shardless = shard(model, parallel) if settings.parallel == "fsdp" else None
+    shares_out = settings.parallel != "ddp"
+    empty = shard(model, parallel) if settings.parallel == "fsdp" else None
     optimizer = build_optimizer(model, settings)
+    zero = ZeroOptimizer(model, optimizer, parallel) if settings.parallel == "deepspeed" else None
+    optimizer = zero or optimizer
     average = build_average(model, settings, total)
     adversary = None if settings.adversarial is None else build_adversary(settings.adversarial, model)
     state = TrainState()
@@ -119,17 +125,16 @@ def learn(
     )
 
     def save() -> None:
-        if parallel.first or shardless is not None:
+        if parallel.first or shares_out:
             state.scaler = machine.scaler.state_dict()
             save_checkpoint(
                 run / "checkpoint", model, optimizer, average, state, work.fingerprint, write=parallel.first
             )
 
     def keep() -> None:
-        if shardless is not None:
-            gather_into(shardless, model)
-        if parallel.first:
-            save_bundle(run / "bundle", work.task, shardless or model, work.tokenizer)
+        with nullcontext(model) if empty is None else gathered(empty, model, parallel) as whole:
+            if parallel.first:
+                save_bundle(run / "bundle", work.task, whole, work.tokenizer)
 
     model.train()
     pruned = False
@@ -149,7 +154,7 @@ def learn(
                         settings.eval_examples,
                         parallel,
                         stopped=lambda: bool(stop),
-                        together=shardless is not None,
+                        together=empty is not None,
                     )
                     if metrics is not None:
                         primary, best = note_metrics(metrics, settings, work.task.primary_metric, state)
@@ -183,13 +188,13 @@ def learn(
             apply_unfreezing(model, optimizer, settings.unfreeze_every, state.step, total)
             rates = set_learning_rates(optimizer, learning_rate_factor(settings, state.step, total))
             idle: list[Batch] = []
-            if shardless is not None:
+            if shares_out:
                 idle = [work.maker(units[:1], epoch)] * (max(parallel.gathered(len(batches))) - len(batches))
             step = Step(
                 batches=[machine.holding(batch) for batch in batches],
                 forward=machine.forward(model),
                 head=model.head,
-                backward=machine.backward,
+                backward=machine.backward if zero is None else zero.backward(len(batches) + len(idle)),
                 parallel=parallel,
                 idle=[machine.holding(batch) for batch in idle],
                 clock=clock,

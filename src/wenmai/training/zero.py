@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -51,9 +52,17 @@ class ZeroOptimizer(torch.optim.Optimizer):
         self.engine: Any = engine
         self._make_states(optimizer)
 
-    def backward(self, loss: Tensor) -> None:
-        """The loss backward; gradients add up until :meth:`step`."""
-        self.engine.backward(loss)
+    def backward(self, passes: int) -> Callable[[Tensor], None]:
+        """What runs the losses of one step backward, ``passes`` of them; the last one must know that it is."""
+        left = passes
+
+        def backward(loss: Tensor) -> None:
+            nonlocal left
+            left -= 1
+            self.engine.set_gradient_accumulation_boundary(left == 0)
+            self.engine.backward(loss)
+
+        return backward
 
     def finish_gradients(self, terms: float, max_norm: float | None) -> float:
         """As :func:`wenmai.training.optimizer.finish_gradients`."""
