@@ -39,6 +39,10 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/correctness.py --quick
+	$(BIN)/python benchmarks/train_throughput.py --quick
+	$(BIN)/python benchmarks/adversarial.py --quick
 	$(BIN)/python benchmarks/corpora.py --quick
 	$(BIN)/python benchmarks/large_file.py --quick
 

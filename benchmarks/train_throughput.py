@@ -7,13 +7,13 @@
 Named entities in newspaper text of all lengths, token classification, random encoders of two sizes. In every round
 each runner trains in a process of its own, one after the other, the order turning from round to round; a ratio is that
 of the real tokens a second of the same round. All start from the same weights, see every row once, take the same number
-of optimizer steps with the same number of rows, and have the same AdamW, clipping, dropout (0.1, attention too),
-precision and threads. What differs is how rows are put into batches and what is done with them.
+of optimizer steps, and have the same AdamW, clipping, dropout (0.1, attention too), precision and threads. What differs
+is how rows are put into batches and what is done with them.
 
-* ``ours``: wenmai, the step 32 rows as with the others
-* ``ours_budget``: wenmai with a budget of tokens a step, its default, set to about as many steps
+* ``ours``: wenmai with a budget of tokens a step, its default, set so that the steps are as many as the others'
+* ``ours_examples``: wenmai with the others' number of rows in every step
 * ``ours_padded``: wenmai with padding left in the encoder (``train.padding_free: off``)
-* ``trainer_default``, ``trainer_grouped``: see ``peers/hf_trainer.py``
+* ``trainer_default``, ``trainer_grouped``, ``trainer_same_batches``: see ``peers/hf_trainer.py``
 * ``bert4torch``: see ``peers/bert4torch_fit.py``
 
 Needs the extra ``bench``. Runs that the JSON file already holds are not repeated.
@@ -39,10 +39,11 @@ BENCHMARKS = Path(__file__).resolve().parent
 PEERS = ("trainer_default", "trainer_grouped", "bert4torch")
 MODULES = {
     "ours": "ours",
-    "ours_budget": "ours",
+    "ours_examples": "ours",
     "ours_padded": "ours",
     "trainer_default": "hf_trainer",
     "trainer_grouped": "hf_trainer",
+    "trainer_same_batches": "hf_trainer",
     "bert4torch": "bert4torch_fit",
 }
 STEPS = {"tiny": 4, "small": 16, "base": 8}
@@ -110,18 +111,19 @@ def measured(page: Page, folder: Path, save: Any) -> None:
 
 def one_run(folder: Path, workload: Path, runner: str, number: int, size: str, page: Page) -> Run:
     settings, meta = page["settings"], page["workloads"][size]
+    seed = str(settings["seeds"][number % len(settings["seeds"])])
     with tempfile.TemporaryDirectory(dir=folder) as output:
         job = {
             "runner": runner,
             "folder": str(workload),
             "output": output,
-            "seed": settings["seeds"][number % len(settings["seeds"])],
+            "seed": int(seed),
             "threads": settings["threads"],
             "examples_per_step": meta["rows"] // meta["steps"],
             "learning_rate": RATES[size],
             "weight_decay": 0.01,
             "max_grad_norm": 1.0,
-            "tokens_per_step": meta["tokens"] // meta["steps"] if runner == "ours_budget" else None,
+            "tokens_per_step": None if runner == "ours_examples" else meta["tokens_per_step"][seed],
             "padding_free": "off" if runner == "ours_padded" else "auto",
             "device": settings["device"],
             "precision": settings["precision"],
@@ -130,7 +132,7 @@ def one_run(folder: Path, workload: Path, runner: str, number: int, size: str, p
         call(folder, MODULES[runner], [write(folder / "job.json", job), str(result)], settings)
         found: Run = json.loads(result.read_text(encoding="utf-8"))
     assert found["tokens"] == meta["tokens"], (runner, found["tokens"], meta["tokens"])
-    assert runner == "ours_budget" or found["steps"] == meta["steps"], (runner, found["steps"])
+    assert found["steps"] == meta["steps"], (runner, found["steps"])
     return found
 
 
@@ -279,9 +281,9 @@ def markdown(page: Page) -> str:
             f"{settings['precision']}; best matrix multiplication {rows[0]['peak_gflops']:.0f} GFLOP/s"
         )
         lines = [
-            "| runner | real tokens/s | ours is faster by (range, rounds) | padding | computed per real token "
+            "| runner | steps | real tokens/s | ours is faster by (range, rounds) | padding | computed per real token "
             "| peak memory | share of peak | held-out loss | difference to ours (spread over seeds) |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for one in rows:
             found = page["ratios"].get(one["runner"], {}).get(size)
@@ -293,12 +295,13 @@ def markdown(page: Page) -> str:
             beside = page["losses"][size].get(one["runner"])
             compared = (
                 f"{-beside['difference']:+.4f} ({beside['spread']:.4f}, {beside['seeds']} seeds)"
-                f"{', NOT EQUAL' if beside['equal'] is False else ''}{'' if beside['same_start'] else ', OTHER START'}"
+                f"{unequal(beside)}{'' if beside['same_start'] else ', OTHER START'}"
                 if beside and beside["seeds"]
                 else ""
             )
             lines.append(
-                f"| {one['runner']} | {one['tokens_per_second']:,.0f} | {faster} | {100 * one['padding']:.1f} % "
+                f"| {one['runner']} | {one['steps']} | {one['tokens_per_second']:,.0f} | {faster} "
+                f"| {100 * one['padding']:.1f} % "
                 f"| {one['computed_per_real']:.2f} | {one['memory_mb']:,} MB | {100 * one['share_of_peak']:.1f} % "
                 f"| {one['loss']:.4f} | {compared} |"
             )
@@ -308,6 +311,12 @@ def markdown(page: Page) -> str:
             told = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
             parts.append(f"Where the time of `ours` goes: {told}.")
     return "\n\n".join(parts)
+
+
+def unequal(beside: dict[str, Any]) -> str:
+    if beside["equal"] is not False:
+        return ""
+    return ", LOWER" if beside["difference"] > 0 else ", HIGHER"
 
 
 def versions() -> dict[str, str]:

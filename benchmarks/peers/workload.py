@@ -23,6 +23,7 @@ from peers.encoder import SIZES, encoder_folder
 from peers.measure import Row
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.config import RunConfig, load_config
+from wenmai.data.batching import Plan, StepSize
 from wenmai.samples import sample_records
 from wenmai.tasks.ner import Ner, NerExample
 from wenmai.training.setup import prepare
@@ -82,12 +83,17 @@ def main() -> None:
     held = [rows_of(record, work.task, work.tokenizer) for record in heldout[::every][: spec.heldout]]
     write_json(folder / "heldout_rows.json", [row for made in held for row in made])
 
+    budgets: dict[int, int] = {}
     for seed in spec.seeds:
-        first = prepare(wenmai_config(folder, folder / "first", seed=seed))
+        config = wenmai_config(folder, folder / "first", seed=seed, examples_per_step=spec.rows // spec.steps)
+        first = prepare(config)
         assert first.task.labels == work.task.labels, "too few texts: not every label occurs"
         head = first.model.head.state_dict()
         weights = {"weight": head["output.weight"].clone(), "bias": head["output.bias"].clone()}
         save_file(weights, folder / f"head-{seed}.safetensors")
+        # of these texts every one is one row, so a unit of the plan is a row's number
+        write_json(folder / f"order-{seed}.json", np.concatenate(first.plan.steps(0)).tolist())
+        budgets[seed] = budget_for(first.plan, spec.steps)
 
     lengths = np.array([len(row["input_ids"]) for row in rows])
     meta = {
@@ -96,9 +102,18 @@ def main() -> None:
         "tokens": int(lengths.sum()),
         "squared_lengths": int((lengths**2).sum()),
         "longest": int(lengths.max()),
+        "tokens_per_step": budgets,
         **asdict(SIZES[spec.size]),
     }
     write_json(folder / "meta.json", meta)
+
+
+def budget_for(plan: Plan, steps: int) -> int:
+    """The smallest token budget that makes so many steps of the rows."""
+    budget = int(plan.units.tokens_N.sum()) // steps
+    while len(Plan(plan.units, StepSize(tokens=budget), plan.seed).steps(0)) > steps:
+        budget += 1
+    return budget
 
 
 def batches_of_a_long_training(

@@ -32,7 +32,13 @@ class Problem:
 
 
 class UserError(Exception):
-    """Base of all errors that the user, not the programmer, can mend."""
+    """Base of all errors that the user, not the programmer, can mend.
+
+    Attributes:
+        told: whether another process of the same run tells it; None where processes have not compared theirs.
+    """
+
+    told: bool | None = None
 
 
 class ProblemList(UserError):

@@ -278,6 +278,12 @@ def test_results_come_in_order_whatever_happens_to_a_process() -> None:
     assert [number for number, (_, made_here) in enumerate(found) if made_here] == [4, 5, 7, 8]
 
 
+def test_processes_work_at_the_same_time() -> None:
+    started = time.perf_counter()
+    assert len(list(in_order(lambda number: time.sleep(0.1) or number, 16, 8))) == 16
+    assert time.perf_counter() - started < 1.2  # 1.6 one after the other, 0.2 side by side
+
+
 def test_processes_are_not_waited_for_when_nobody_asks_any_more() -> None:
     started = time.perf_counter()
     results = in_order(lambda number: time.sleep(0.01 if number < 2 else 30) or number, 4, 2)

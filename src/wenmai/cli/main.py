@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        if rank() == 0:  # the other processes found the same
+        if not _told_elsewhere(error):
             print(f"error: {message}", file=sys.stderr)
         return 2
     except Terminated:
@@ -70,6 +70,12 @@ def _run(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     return 0
+
+
+def _told_elsewhere(error: Exception) -> bool:
+    """Whether another process of the run tells the error; where they have not compared, one of each machine does."""
+    told = error.told if isinstance(error, UserError) else None
+    return int(os.environ.get("LOCAL_RANK", rank())) > 0 if told is None else told
 
 
 def _drop_output() -> None:

@@ -84,7 +84,9 @@ def train(
             "--json": as_json,
         }
         given = [name for name, chosen in options.items() if chosen]
-        raise typer.Exit(launch(["train", str(config), *(overrides or []), *given], processes))
+        raise typer.Exit(
+            launch(["train", str(config), *(overrides or []), *given], processes, device=settings.device)
+        )
     if settings.train.seeds:
         from wenmai.cli.several import train_seeds
 

@@ -9,7 +9,7 @@ from torch.nn.functional import mse_loss
 from wenmai.heads.cross_entropy import each_label, one_of_labels, refuse_both
 from wenmai.heads.divergence import sigmoid_divergence, softmax_divergence
 from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
-from wenmai.heads.pooling import Pooling, pool
+from wenmai.heads.pooling import Pooling, pool, tokens_pooled
 
 
 class PooledRow(nn.Module):
@@ -90,6 +90,9 @@ class ClassificationHead(Head):
         self.row = PooledRow(hidden_size, pooling=pooling, dropout=dropout, hidden_layer=hidden_layer)
         self.output = linear(hidden_size, labels)
 
+    def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
+        return tokens_pooled(batch["attention_mask"], self.row.pooling)
+
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         return {"logits": self.output(self.row(hidden_BTH, mask_BT))}
 
@@ -135,6 +138,9 @@ class RegressionHead(Head):
         super().__init__()
         self.row = PooledRow(hidden_size, pooling=pooling, dropout=dropout, hidden_layer=hidden_layer)
         self.output = linear(hidden_size, 1)
+
+    def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
+        return tokens_pooled(batch["attention_mask"], self.row.pooling)
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         return {"score": self.output(self.row(hidden_BTH, mask_BT)).squeeze(-1)}

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize as to_unit_length
 
 from wenmai.heads.head import Head, Outputs, linear, widened
-from wenmai.heads.pooling import Pooling, pool
+from wenmai.heads.pooling import Pooling, pool, tokens_pooled
 
 ANCHOR, POSITIVE, HARD_NEGATIVE = 0, 1, 2
 """What a row is to its example: the values of the target ``role``."""
@@ -61,6 +61,9 @@ class ContrastiveHead(Head):
         self.temperature = temperature
         self.normalize = normalize
         self.projection = linear(*projection) if projection is not None else None
+
+    def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
+        return tokens_pooled(batch["attention_mask"], self.pooling)
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         row_BD = pool(hidden_BTH, mask_BT, self.pooling)

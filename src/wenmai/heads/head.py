@@ -41,6 +41,15 @@ class Head(nn.Module, ABC):
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         """Outputs for prediction. Positions where ``mask_BT`` is 0 must not influence the others."""
 
+    def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
+        """Which hidden states the head looks at, booleans (B, T); None: all. The encoder's last layer may leave the
+        others out (they are 0 then), which is much of its work in a small encoder.
+
+        Args:
+            purpose: ``train``, ``evaluate`` or ``predict``; targets are there in the first two.
+        """
+        return None
+
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         """Outputs for the loss; a head overrides this where the targets make them cheaper (masked LM)."""
         outputs: Outputs = self(hidden_BTH, mask_BT)

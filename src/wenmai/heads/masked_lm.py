@@ -61,6 +61,9 @@ class MaskedLMHead(Head):
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         return {"logits": self._logits(hidden_BTH)}
 
+    def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
+        return None if purpose == "predict" else batch["original"] != IGNORE
+
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         return {"logits": self._logits(hidden_BTH[batch["original"] != IGNORE])}
 

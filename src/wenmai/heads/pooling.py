@@ -40,3 +40,12 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
     lowest = torch.finfo(hidden_BTH.dtype).min
     highest_BH = hidden_BTH.masked_fill(~token_BT1, lowest).amax(dim=1)
     return highest_BH.masked_fill(~token_BT1.any(dim=1), 0.0)
+
+
+def tokens_pooled(mask_BT: Tensor, how: Pooling) -> Tensor | None:
+    """Which tokens :func:`pool` looks at, booleans (B, T); None: all."""
+    if how != "cls":
+        return None
+    first_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
+    first_BT[:, 0] = True
+    return first_BT

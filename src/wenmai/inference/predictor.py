@@ -28,6 +28,7 @@ class Predictor:
         self.tokenizer = bundle.tokenizer
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.model = bundle.model.to(chosen).eval()
+        self.model.backbone.set_padding_free("auto")
         self.tokens_per_batch = tokens_per_batch
 
     @overload

@@ -27,7 +27,7 @@ class Model(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], purpose: Purpose = "predict") -> Outputs:
         """Outputs for prediction, for the loss (which a head may compute from targets only), or for scoring."""
-        hidden_BTH = self.backbone(batch)
+        hidden_BTH = self.backbone(batch, self.head.tokens_read(batch, purpose))
         mask_BT = batch["attention_mask"]
         with self.backbone.keyed(batch):
             if purpose == "train":

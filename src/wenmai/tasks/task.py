@@ -106,7 +106,10 @@ class Task(ABC, Generic[E, C]):
         """Rows for the backbone, with targets if the example is labelled. At least one row, also for empty text."""
 
     def augment(self, row: Row, rng: np.random.Generator, tokenizer: Tokenizer) -> Row:
-        """The row as this epoch's training sees it; ``rng`` is keyed by (seed, epoch, example, row)."""
+        """The row as this epoch's training sees it; ``rng`` is keyed by (seed, epoch, example, row).
+
+        ``row.offsets`` is empty here: training has no use for it, so it is not kept.
+        """
         return row
 
     def evaluation_rows(self, example: E, tokenizer: Tokenizer) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
@@ -110,5 +111,11 @@ def _planned(plan: Plan, epoch_steps: Sequence[int], start: tuple[int, int]) -> 
 
 
 def _in_a_worker(worker: int) -> None:
-    """A copy of a process must not use the tokenizers' threads, which exist in the original only."""
+    """A copy of a process must not use the tokenizers' threads, which exist in the original only.
+
+    Signals that ask to stop may go to a whole group of processes. The original answers them, after the step that needs
+    this one's batches; then it ends its copies.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)

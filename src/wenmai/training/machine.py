@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from wenmai.data.rows import Batch
 from wenmai.errors import UserError
 from wenmai.heads.head import Outputs
 from wenmai.tasks.model import Model
+from wenmai.training.leaving import telling_once
 from wenmai.training.parallel import Parallel
 
 PATIENCE = timedelta(hours=2)
@@ -89,14 +90,15 @@ def open_machine(device: str, precision: str) -> Iterator[Machine]:
     found = resolved_precision(precision, place)
     joined = world > 1 and not dist.is_initialized()
     if joined:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Machine(
-            device=place,
-            precision=found,
-            parallel=Parallel(rank, world, place),
-            scaler=torch.amp.GradScaler(place.type, enabled=found == "fp16"),
-        )
+        with telling_once() if world > 1 else nullcontext():
+            yield Machine(
+                device=place,
+                precision=found,
+                parallel=Parallel(rank, world, place),
+                scaler=torch.amp.GradScaler(place.type, enabled=found == "fp16"),
+            )
     finally:
         if joined:
             dist.destroy_process_group()

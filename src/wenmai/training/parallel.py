@@ -8,7 +8,9 @@ without an example in a ragged last step adds zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,6 +43,11 @@ class Parallel:
         """Whether this process is the one that writes files."""
         return self.rank == 0
 
+    @property
+    def first_here(self) -> bool:
+        """Whether this process is the first one of its machine."""
+        return int(os.environ.get("LOCAL_RANK", self.rank)) == 0
+
     def summed(self, tensor: Tensor) -> Tensor:
         """The tensor's sum over all processes; a copy."""
         total = tensor.detach().clone()
@@ -50,12 +57,20 @@ class Parallel:
 
     def sums(self, *numbers: float) -> list[float]:
         """Each number's sum over all processes, in fp64."""
+        return self._reduced(numbers, dist.ReduceOp.SUM)
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes give here."""
+        return int(self._reduced([number], dist.ReduceOp.MAX)[0])
+
+    def _reduced(self, numbers: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.world == 1:
             return list(numbers)
-        total: list[float] = self.summed(
-            torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        ).tolist()
-        return total
+        # on the CPU, so that no GPU has to finish its work first
+        together = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(together, operation)
+        found: list[float] = together.tolist()
+        return found
 
     def gathered(self, value: T) -> list[T]:
         """What every process gives here, in the order of their ranks."""
@@ -67,8 +82,16 @@ class Parallel:
 
     def wait(self) -> None:
         """Until all processes are here."""
-        if self.world > 1:
-            dist.barrier()
+        self.largest(0)
+
+    @contextmanager
+    def first_here_first(self) -> Iterator[None]:
+        """One process of each machine goes through the block before the others: they find what it left on the disk."""
+        if not self.first_here:
+            self.wait()
+        yield
+        if self.first_here:
+            self.wait()
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Adds the gradients up over all processes, in place; a parameter without one here counts as 0.
@@ -78,17 +101,19 @@ class Parallel:
         if self.world == 1:
             return
         trained = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
-        present = self.summed(
-            torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=self.device)
-        )
-        for p, count in zip(trained, present.tolist(), strict=True):
+        present = self.sums(*(p.grad is not None for p in trained))
+        for p, count in zip(trained, present, strict=True):
             if count and p.grad is None:
                 p.grad = torch.zeros_like(p)
         for bucket in _buckets([p.grad for p in trained if p.grad is not None]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             dist.all_reduce(flat)
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            for gradient, part in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
+
+
+ALONE = Parallel(rank=0, world=1, device=torch.device("cpu"))
+"""One process that shares nothing."""
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:

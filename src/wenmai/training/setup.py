@@ -21,13 +21,14 @@ from wenmai.data.batching import BatchMaker, Plan, StepSize, measure
 from wenmai.data.examples import Examples
 from wenmai.data.featurizing import build_features
 from wenmai.data.split import load_splits
-from wenmai.errors import ConfigError, DataError, Problem
+from wenmai.errors import ConfigError, DataError, Problem, UserError
 from wenmai.progress import SILENT, Progress
 from wenmai.tasks import TASKS
 from wenmai.tasks.model import Model
 from wenmai.tasks.task import Task
 from wenmai.training.freezing import freeze
 from wenmai.training.optimizer import parameter_groups
+from wenmai.training.parallel import ALONE, Parallel
 
 DEFAULT_TOKENS_PER_STEP = 2048
 
@@ -70,19 +71,19 @@ class Prepared:
         return len(self.epoch_steps), 0
 
 
-def prepare(config: RunConfig, progress: Progress = SILENT, *, rank: int = 0) -> Prepared:
+def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel = ALONE) -> Prepared:
     """Reads, checks and measures the data and builds the model.
 
     Args:
-        rank: of this process among those that train together; only the first writes down what it rejects.
+        parallel: the processes that train together; only the first writes down what it rejects.
 
     Raises:
         UserError: anything the user must mend.
     """
     task_type = TASKS[config.task.name]
     run = Path(config.output)
-    cache = run / "cache" if rank == 0 else run / "cache" / f"rank-{rank}"
-    data = load_splits(config.data, task_type.Example, cache=cache, output=run if rank == 0 else None)
+    cache = run / "cache" if parallel.first else run / "cache" / f"rank-{parallel.rank}"
+    data = load_splits(config.data, task_type.Example, cache=cache, output=run if parallel.first else None)
     task = task_type(config.task, task_type.collect_labels(config.task, data["train"]))
     refuse_unknown_labels(task, data)
 
@@ -102,7 +103,7 @@ def prepare(config: RunConfig, progress: Progress = SILENT, *, rank: int = 0) ->
     model = Model(backbone, task.build_head(backbone))
     prepare_model(model, config.train)
 
-    with progress.task("tokenising", len(data["train"]), "examples") as step:
+    with parallel.first_here_first(), progress.task("tokenising", len(data["train"]), "examples") as step:
         features = build_features(
             data["train"],
             partial(_featurize, task, tokenizer),
@@ -113,6 +114,12 @@ def prepare(config: RunConfig, progress: Progress = SILENT, *, rank: int = 0) ->
     units = measure(features, rows_stay_together=task.rows_stay_together)
     plan = Plan(units, step_size(config.train), config.seed)
     draws = task_type.augment is not Task.augment
+    fingerprint = _fingerprint(config, task, data["train"])
+    if len(set(parallel.gathered(fingerprint))) > 1:
+        raise UserError(
+            "data.train: not all processes of the run read the same configuration and data: "
+            "give every machine the same files"
+        )
     return Prepared(
         data=data,
         task=task,
@@ -127,7 +134,7 @@ def prepare(config: RunConfig, progress: Progress = SILENT, *, rank: int = 0) ->
         ),
         plan=plan,
         epoch_steps=steps_of_epochs(plan, config.train),
-        fingerprint=_fingerprint(config, task, data["train"]),
+        fingerprint=fingerprint,
     )
 
 

@@ -78,7 +78,7 @@ def train(
         if machine.parallel.first:
             open_run_folder(run, resume=resume, overwrite=overwrite)
         machine.parallel.wait()
-        work = prepare(config, progress, rank=machine.parallel.rank)
+        work = prepare(config, progress, machine.parallel)
         work.model.to(machine.device)
         if machine.parallel.first:
             inventory = sorted(work.task.inventory(work.data["train"]))
@@ -109,7 +109,7 @@ def learn(
     average = build_average(model, settings, total)
     adversary = None if settings.adversarial is None else build_adversary(settings.adversarial, model)
     state = TrainState()
-    if resume and has_checkpoint(run / "checkpoint"):
+    if resume and parallel.largest(parallel.first and has_checkpoint(run / "checkpoint")):
         state = load_checkpoint(run / "checkpoint", model, optimizer, average, work.fingerprint)
         machine.scaler.load_state_dict(state.scaler)
 
@@ -170,16 +170,15 @@ def learn(
             if ended and not evaluate_at:
                 with averaged(average):
                     keep()
-            stopping = any(parallel.gathered(bool(stop)))  # asked once: a signal may come at any moment
-            if ended or stopping:
-                state.finished = ended and not stopping
+            # asked once: a signal may come at any moment, and to any of the processes
+            signum = parallel.largest(stop.signum or 0 if stop else 0)
+            if ended or signum:
+                state.finished = ended and not signum
                 save()
                 parallel.wait()
-            if stopping:
+            if signum:
                 journal.close()
-                raise Interrupted(
-                    stop.signum or 0, f"stopped after step {state.step} of {total}; go on with --resume"
-                )
+                raise Interrupted(signum, f"stopped after step {state.step} of {total}; go on with --resume")
             if ended:
                 break
 
@@ -189,7 +188,7 @@ def learn(
             rates = set_learning_rates(optimizer, learning_rate_factor(settings, state.step, total))
             idle: list[Batch] = []
             if shares_out:
-                idle = [work.maker(units[:1], epoch)] * (max(parallel.gathered(len(batches))) - len(batches))
+                idle = [work.maker(units[:1], epoch)] * (parallel.largest(len(batches)) - len(batches))
             step = Step(
                 batches=[machine.holding(batch) for batch in batches],
                 forward=machine.forward(model),
@@ -204,8 +203,8 @@ def learn(
                 own_loss, own_terms = adversary(step)
             else:
                 own_loss, own_terms = step.run()
-            computed = sum(batch["attention_mask"].numel() for batch in batches)
-            loss, terms, computed = parallel.sums(own_loss, own_terms, computed)
+            own_computed = sum(batch["attention_mask"].numel() for batch in batches)
+            loss, terms, computed = parallel.sums(own_loss, own_terms, own_computed)
             parallel.sum_gradients(model.parameters())
             machine.scaler.unscale_(optimizer)
             norm = finish_gradients(optimizer, terms, settings.max_grad_norm, l1=settings.l1)
