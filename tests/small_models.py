@@ -31,7 +31,9 @@ def small_model(*, layers: int = 3, seed: int = 0, shared: bool = True) -> Model
         torch.manual_seed(seed)
         backbone = Backbone(BertModel(config, add_pooling_layer=False))
         words = backbone.word_embeddings
-        return Model(backbone, MaskedLMHead(HIDDEN, words if shared else deepcopy(words).requires_grad_(False)))
+        return Model(
+            backbone, MaskedLMHead(HIDDEN, words if shared else deepcopy(words).requires_grad_(False))
+        )
 
 
 def random_batch(step: int, *, rows: int = 4, length: int = 7) -> dict[str, Tensor]:

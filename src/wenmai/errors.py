@@ -41,6 +41,10 @@ class UserError(Exception):
     told: bool | None = None
 
 
+class LeftAlone(UserError):
+    """Another process of the run ended, for a reason that it told, and this one can't go on without it."""
+
+
 class ProblemList(UserError):
     """Several problems, reported at once.
 

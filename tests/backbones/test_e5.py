@@ -15,7 +15,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from wenmai.backbones import e5
 from wenmai.backbones.e5_file import open_e5_file
-from wenmai.backbones.load import Backbone, BackboneConfig, load_backbone, load_folder
+from wenmai.backbones.load import Backbone, load_backbone, load_folder
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import UserError
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tiny import tiny_backbone_folder
-from wenmai.backbones.load import Backbone, BackboneConfig, load_backbone, load_folder
+from wenmai.backbones.load import Backbone, load_backbone, load_folder
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import UserError
 

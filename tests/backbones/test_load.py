@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from tiny import tiny_backbone_folder
-from wenmai.backbones.load import HEAD_PREFIX, Backbone, BackboneConfig, load_backbone, load_folder
+from wenmai.backbones.load import HEAD_PREFIX, Backbone, load_backbone, load_folder
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import BundleError, UserError
 

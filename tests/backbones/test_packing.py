@@ -35,8 +35,9 @@ from tiny import tiny_backbone_folder
 from wenmai.backbones import attention as attention_module
 from wenmai.backbones.dropout import Rate, token_keys
 from wenmai.backbones.lean import is_lean
-from wenmai.backbones.load import Backbone, BackboneConfig, load_backbone
+from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.packing import Block, Packing
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.errors import UserError
 from wenmai.heads.classification import ClassificationHead
 from wenmai.tasks.model import Model

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, TOYS
-from wenmai.backbones.load import BackboneConfig, load_backbone
+from wenmai.backbones.load import load_backbone
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.batching import measure
 from wenmai.data.examples import Examples, read_examples

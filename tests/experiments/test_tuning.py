@@ -23,9 +23,9 @@ from wenmai.cli.run_tables import trials as table
 from wenmai.config import RunConfig, TuneConfig, load_config, save_config
 from wenmai.config.space import Axis, axes
 from wenmai.errors import ConfigError, DataError, UserError
+from wenmai.experiments import search, tuning
 from wenmai.experiments.trials import Trial, best_of, read_trials
 from wenmai.experiments.tuning import Study, tune
-from wenmai.experiments import search, tuning
 from wenmai.training.journal import read_log
 
 pytest.importorskip("optuna")

@@ -89,9 +89,7 @@ CASES = {
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "masked_lm": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H)), originals),
-    "masked_lm_smoothed": Case(
-        lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals
-    ),
+    "masked_lm_smoothed": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals),
 }
 ADDING = [name for name in CASES if name != "contrastive"]
 

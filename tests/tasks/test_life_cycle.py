@@ -144,6 +144,8 @@ def test_long_text_is_read_to_its_end_without_doubles(trained: dict[str, Predict
     found = trained["ner-crf"](text)["entities"]
     assert len({(e["start"], e["end"], e["label"]) for e in found}) == len(found)
     starts = [e["start"] for e in found if e["text"] == "王小明"]
-    assert len(starts) >= 40  # how many a random encoder finds depends on its seed; none may be lost at a window
+    assert (
+        len(starts) >= 40
+    )  # how many a random encoder finds depends on its seed; none may be lost at a window
     assert all(text.startswith("王小明", start) for start in starts)
     assert max(starts) > len(text) - 30

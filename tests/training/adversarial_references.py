@@ -15,7 +15,8 @@ from torch import Tensor
 
 from toy import TOYS
 from wenmai.backbones.dropout import noise, token_keys
-from wenmai.backbones.load import BackboneConfig, load_backbone
+from wenmai.backbones.load import load_backbone
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.config import AdversarialConfig
 from wenmai.data.rows import Batch, Row, collate
 from wenmai.tasks import TASKS

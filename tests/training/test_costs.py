@@ -19,8 +19,9 @@ from transformers import (
 )
 
 from tiny import tiny_backbone_folder
-from wenmai.backbones.load import Backbone, BackboneConfig, load_backbone
+from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.plain import module_by_module
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.training.costs import (
     Architecture,
     Memory,

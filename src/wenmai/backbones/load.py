@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -32,7 +31,8 @@ from wenmai.backbones.hub import find_model
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
-from wenmai.backbones.tokenizer import Normalization, Tokenizer
+from wenmai.backbones.settings import BackboneConfig
+from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import BundleError, UserError
 
 E5_NAME = "e5-small"
@@ -55,31 +55,6 @@ TOKENIZER_FILES = (
 )
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox")
 """What of a batch may be meant for a backbone; the rest are targets."""
-
-
-class BackboneConfig(BaseModel):
-    """The ``backbone:`` section."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str = Field(description="e5-small, a folder, or a name on the Hugging Face hub")
-    weights: Literal["pretrained", "random"] = Field(
-        default="pretrained", description="random: only the architecture and the tokenizer are taken"
-    )
-    layers: int | None = Field(default=None, ge=1, description="keep only the first N layers")
-    vocabulary: Literal["full", "chinese"] = Field(
-        default="chinese",
-        description="e5-small only: all 250,000 pieces, or those Chinese and ASCII text needs",
-    )
-    dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="replaces the model's own dropout rates"
-    )
-    normalize: Normalization = Field(
-        default="none",
-        description="what the tokenizer reads instead of the text; nfkc: one width, no compatibility forms; "
-        "simplified: also traditional to simplified; offsets stay those of the text",
-    )
-    revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
 
 
 class Backbone(nn.Module):
@@ -145,6 +120,11 @@ class Backbone(nn.Module):
                 f"train.padding_free: on, but {self.config.model_type} models compute tokens of different rows "
                 "together, or take no positions; set it to auto or off"
             )
+
+    def positions(self, batch: dict[str, Tensor]) -> int:
+        """How many positions of the batch are computed: its tokens, and its padding unless that is left out."""
+        mask_BT = batch["attention_mask"]
+        return int(mask_BT.sum()) if self.padding_free else mask_BT.numel()
 
     def enable_gradient_checkpointing(self) -> None:
         """In training, layers' activations are computed again in the backward pass instead of being kept.

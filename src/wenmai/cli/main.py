@@ -14,7 +14,7 @@ from types import FrameType
 import typer
 
 from wenmai.cli.app import app, rank
-from wenmai.errors import UserError
+from wenmai.errors import LeftAlone, UserError
 from wenmai.version import __version__
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -43,9 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()  # whoever reads has read enough
         return 0
+    except LeftAlone:
+        return 128 + signal.SIGTERM
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        if not _told_elsewhere(error):
+        if _to_tell(error):
             print(f"error: {message}", file=sys.stderr)
         return 2
     except Terminated:
@@ -72,10 +74,14 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _told_elsewhere(error: Exception) -> bool:
-    """Whether another process of the run tells the error; where they have not compared, one of each machine does."""
+def _to_tell(error: Exception) -> bool:
+    """Whether this process of a run tells the error; where they have not compared, one of each machine does."""
     told = error.told if isinstance(error, UserError) else None
-    return int(os.environ.get("LOCAL_RANK", rank())) > 0 if told is None else told
+    return _first_here() if told is None else not told
+
+
+def _first_here() -> bool:
+    return int(os.environ.get("LOCAL_RANK", rank())) == 0
 
 
 def _drop_output() -> None:
@@ -84,7 +90,8 @@ def _drop_output() -> None:
 
 
 def _stopped(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    if _first_here() or code == 1:
+        print(message, file=sys.stderr)
     return code
 
 

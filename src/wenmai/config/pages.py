@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from wenmai.backbones.load import BackboneConfig
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.config.problems import near_miss, record_of
 from wenmai.config.train import AdversarialConfig, TrainConfig
 from wenmai.config.tree import SPLITS, RunConfig

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from wenmai.atomic import write_text
-from wenmai.backbones.load import BackboneConfig
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.config.problems import Key, describe, key_text, near_miss
 from wenmai.config.train import TrainConfig
 from wenmai.config.tune import TuneConfig

@@ -65,25 +65,28 @@ def launch(arguments: Sequence[str], processes: int, *, device: str = "auto") ->
         with _passing_one_signal_on():
             elastic_launch(config, sys.executable)("-m", "wenmai.cli", *arguments)
     except ChildFailedError as error:
-        return _code({rank: failure.exitcode for rank, failure in error.failures.items()})
+        return exit_code({rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
 
 
-def _code(codes: dict[int, int]) -> int:
+def exit_code(codes: dict[int, int]) -> int:
     """One exit code for those of the processes that failed; a negative one is the signal that killed it.
 
     Raises:
-        UserError: a process was killed, and not by the launcher, which sends SIGTERM to those that are left.
+        UserError: a process was killed from outside, so that it could not say why.
     """
+    ended = 128 + signal.SIGTERM  # because another one failed
+    own = [code for code in codes.values() if code > 0 and code != ended]
     killed = {rank: -code for rank, code in codes.items() if code < 0 and -code != signal.SIGTERM}
-    for rank, signum in killed.items():
+    if killed and not own:
+        rank, signum = next(iter(killed.items()))
         raise UserError(
             f"process {rank} of the run was killed by {signal.Signals(signum).name}: memory may have run out; lower "
             "train.tokens_per_micro_batch or --processes, and go on with --resume"
         )
-    return min((code for code in codes.values() if code > 0), default=1)
+    return min(own, default=ended)
 
 
 @contextmanager

@@ -12,17 +12,11 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from wenmai.errors import UserError
+from wenmai.errors import LeftAlone, UserError
 
 SOMEONE_LEFT = "wenmai/someone-left"
 LOST = ("closed by peer", "reset by peer", "Connection refused", "Broken pipe", "timed out", "timeout")
 """How the errors of connections speak of a process that is gone."""
-
-
-class LeftAlone(UserError):
-    """Another process of the run ended, and this one can't go on without it."""
-
-    told = True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
 import sys
@@ -73,7 +74,7 @@ class Machine:
 
 @contextmanager
 def open_machine(device: str, precision: str) -> Iterator[Machine]:
-    """Joins the other processes, if ``torchrun`` started some, and leaves them at the end.
+    """Joins the other processes, if ``torchrun`` started some; they part at the end of the program.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -88,20 +89,17 @@ def open_machine(device: str, precision: str) -> Iterator[Machine]:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(place)
     found = resolved_precision(precision, place)
-    joined = world > 1 and not dist.is_initialized()
-    if joined:
+    if world > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        with telling_once() if world > 1 else nullcontext():
-            yield Machine(
-                device=place,
-                precision=found,
-                parallel=Parallel(rank, world, place),
-                scaler=torch.amp.GradScaler(place.type, enabled=found == "fp16"),
-            )
-    finally:
-        if joined:
-            dist.destroy_process_group()
+        # not before: a process can join the others only once
+        atexit.register(dist.destroy_process_group)
+    with telling_once() if world > 1 else nullcontext():
+        yield Machine(
+            device=place,
+            precision=found,
+            parallel=Parallel(rank, world, place),
+            scaler=torch.amp.GradScaler(place.type, enabled=found == "fp16"),
+        )
 
 
 def resolved_device(name: str) -> torch.device:

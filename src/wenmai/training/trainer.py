@@ -203,7 +203,7 @@ def learn(
                 own_loss, own_terms = adversary(step)
             else:
                 own_loss, own_terms = step.run()
-            own_computed = sum(batch["attention_mask"].numel() for batch in batches)
+            own_computed = sum(map(model.backbone.positions, batches))
             loss, terms, computed = parallel.sums(own_loss, own_terms, own_computed)
             parallel.sum_gradients(model.parameters())
             machine.scaler.unscale_(optimizer)
