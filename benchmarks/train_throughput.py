@@ -142,6 +142,8 @@ def call(folder: Path, module: str, arguments: list[str], settings: dict[str, An
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "OMP_NUM_THREADS": str(settings["threads"]),
+        # threads that spin while they wait multiply whatever else the machine does at the moment
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }

@@ -62,6 +62,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
+@pytest.mark.slow
 def test_results_are_told_once(config: Path) -> None:
     done = start(config, "--json")
     out, err = done.communicate(timeout=LONGEST)
