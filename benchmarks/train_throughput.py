@@ -46,7 +46,7 @@ MODULES = {
     "trainer_same_batches": "hf_trainer",
     "bert4torch": "bert4torch_fit",
 }
-STEPS = {"tiny": 4, "small": 16, "base": 4}
+STEPS = {"tiny": 4, "small": 16, "base": 3}
 EXAMPLES = {"tiny": 16, "small": 32, "base": 16}
 """Rows of a step; fewer for the large model, so that a CPU gets through several steps of all lengths."""
 HELDOUT = {"tiny": 40, "small": 200, "base": 64}
