@@ -19,6 +19,7 @@ from wenmai.errors import ConfigError
 from wenmai.inference.predictor import load
 from wenmai.training.journal import read_log
 from wenmai.training.trainer import train
+from wenmai.training.zero import zero_config
 
 BATCHES = {"examples_per_step": 7, "examples_per_micro_batch": 2}
 """Micro-batches of 2 and 1; all sets leave a last step of 1 or 2 examples, so that one process may have none."""
@@ -226,6 +227,22 @@ def test_deepspeed_learns_what_one_process_learns(tmp_path: Path, backbone: Path
         runs.assert_same(name, "deepspeed", 2e-5)
     for place in ("there", "back"):
         test_a_run_goes_on_in_another_way(runs, place)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3", "ask for ZeRO 3"),
+        ("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu", "move the optimizer's state to cpu"),
+    ],
+)
+def test_settings_of_accelerate(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    assert zero_config()["zero_optimization"]["stage"] == 2
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=message):
+        zero_config()
 
 
 REFUSED: list[tuple[str, list[str], str]] = [

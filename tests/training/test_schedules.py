@@ -149,7 +149,7 @@ def test_any_schedule(
         beyond=3,
         schedule=schedule,
         warmup_steps=warmup,
-        min_learning_rate=floor,
+        min_learning_rate=0.0 if schedule.startswith("constant") or schedule == "inverse_sqrt" else floor,
         num_cycles=cycles,
         power=power,
         decay_steps=decay,

@@ -160,7 +160,8 @@ class TrainConfig(BaseModel):
     )
     parallel: Literal["ddp", "fsdp", "deepspeed"] = Field(
         default="ddp",
-        description="what several processes share out: the examples; fsdp, deepspeed: the weights too",
+        description="what several processes share out: the examples; deepspeed: also gradients and optimizer states; "
+        "fsdp: also the weights",
     )
     num_workers: int | Literal["auto"] = Field(
         default=0, description="processes that prepare batches; 0: in the trainer; auto: as many as help"

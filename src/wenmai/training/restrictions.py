@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from wenmai.config import RunConfig
 from wenmai.errors import ConfigError, Problem
 from wenmai.training.parallel import Parallel
+from wenmai.training.zero import zero_config
 
 WHOLE_WEIGHTS = ("adversarial", "ema_decay", "swa_start", "unfreeze_every", "l1")
 """Keys of what moves, copies or reads whole weights or gradients in the middle of training."""
@@ -51,3 +52,5 @@ def refuse_unshareable(config: RunConfig, precision: str, parallel: Parallel) ->
         )
     if problems:
         raise ConfigError("the configuration can't be used:", problems)
+    if how == "deepspeed":
+        zero_config()  # its refusals come before the long work

@@ -28,15 +28,15 @@ class ZeroOptimizer(torch.optim.Optimizer):
     """AdamW whose gradients and state are shared out. Seen from outside it has whole parameters and whole states.
 
     Settings of DeepSpeed come from where accelerate finds them, ``accelerate launch --config_file`` or its environment
-    variables: the ZeRO stage (1 or 2, the default) and whether the optimizer's state is moved to the CPU. What decides
-    the result (accumulation, clipping, precision) is the run's own configuration's.
+    variables: the ZeRO stage (1 or 2, the default) and the sizes of what it sends. What decides the result
+    (accumulation, clipping, precision) is the run's own configuration's.
 
     Args:
         model: on its device; its gradients are DeepSpeed's from here on.
         optimizer: AdamW over its parameters.
 
     Raises:
-        ConfigError: accelerate's settings ask for ZeRO 3.
+        ConfigError: accelerate's settings ask for what we don't do.
     """
 
     def __init__(self, model: Model, optimizer: torch.optim.Optimizer, parallel: Parallel):
@@ -137,17 +137,26 @@ def zero_config() -> dict[str, Any]:
     """DeepSpeed's configuration.
 
     Raises:
-        ConfigError: accelerate's settings ask for ZeRO 3.
+        ConfigError: accelerate's settings ask for what we don't do.
     """
     from accelerate import DeepSpeedPlugin
 
     plugin = DeepSpeedPlugin()
+    problems = []
     if plugin.zero_stage not in (1, 2):
-        message = (
-            f"deepspeed shares out gradients and optimizer states (ZeRO 1 or 2), accelerate's settings ask for ZeRO "
-            f"{plugin.zero_stage}: set the stage to 2 there, or train.parallel: fsdp, which shares out weights too"
+        problems.append(
+            f"accelerate's settings ask for ZeRO {plugin.zero_stage}, we use 1 or 2, which share out gradients and "
+            "optimizer states: set the stage to 2 there, or train.parallel: fsdp, which shares out weights too"
         )
-        raise ConfigError("the configuration can't be used:", [Problem("train.parallel", message)])
+    if plugin.offload_optimizer_device not in (None, "none"):
+        problems.append(
+            f"accelerate's settings ask to move the optimizer's state to {plugin.offload_optimizer_device}, which we "
+            "don't: set offload_optimizer_device to none there"
+        )
+    if problems:
+        raise ConfigError(
+            "the configuration can't be used:", [Problem("train.parallel", problem) for problem in problems]
+        )
     return {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants a number and does nothing with it
         "gradient_accumulation_steps": 1,
