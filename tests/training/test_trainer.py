@@ -19,6 +19,7 @@ from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.errors import UserError
 from wenmai.inference.predictor import load
+from wenmai.training import stopping
 from wenmai.training.journal import read_log
 from wenmai.training.optimizer import parameter_groups
 from wenmai.training.setup import prepare
@@ -173,3 +174,16 @@ def test_dropout_is_on_in_training_only(tmp_path: Path, backbone: Path) -> None:
     assert not any(module.training for module in predictor.model.modules())
     assert predictor("很好") == predictor("很好")
     assert any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in predictor.model.modules())
+
+
+def test_a_signal_that_got_lost_before_the_loop_still_stops_it(
+    tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Ctrl-C is raised inside a destructor, which swallows it."""
+    monkeypatch.setattr(stopping, "EARLIER", [signal.SIGINT])
+    config = toy_config(tmp_path, "classification", backbone)
+    with pytest.raises(stopping.Interrupted) as stopped:
+        train(config)
+    assert stopped.value.signum == signal.SIGINT
+    monkeypatch.setattr(stopping, "EARLIER", [])
+    assert (train(config, resume=True) / "bundle" / "wenmai.json").is_file()

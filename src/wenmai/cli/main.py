@@ -15,6 +15,7 @@ import typer
 
 from wenmai.cli.app import app, rank
 from wenmai.errors import LeftAlone, UserError
+from wenmai.training.stopping import EARLIER
 from wenmai.version import __version__
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -104,14 +105,22 @@ def _terminating() -> Iterator[None]:
     """SIGTERM ends a verb as Ctrl-C does, so that files in the making are cleared away."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+        EARLIER.append(signum)
+        raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
+    EARLIER.clear()
+    # whoever started this process may want Ctrl-C to be ignored
+    wanted = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        wanted.append(signal.SIGINT)
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {signum: signal.signal(signum, stop) for signum in wanted}
     except ValueError:
         yield  # not the main thread
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        EARLIER.clear()

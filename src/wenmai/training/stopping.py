@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+EARLIER: list[int] = []
+"""Signals that came before anyone listened. What a handler raises can get lost in a destructor or in a library's own
+code; then the run stops as soon as it listens."""
+
 
 class Interrupted(Exception):
     """Training was asked to stop, saved its state and left; ``signum`` says by whom."""
@@ -40,6 +44,8 @@ def listening() -> Iterator[StopRequest]:
         request.signum = signum
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    if EARLIER:
+        request.signum = EARLIER[-1]
     try:
         yield request
     finally:
