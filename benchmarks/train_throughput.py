@@ -174,7 +174,9 @@ def summary(page: Page) -> None:
         for runner in runners
         if runner != "ours"
     }
-    page["rows"] = [row(page, size, runner) for size in sizes for runner in runners]
+    page["rows"] = [
+        row(page, size, runner) for size in sizes for runner in runners if runs_of(page, size, runner)
+    ]
     page["losses"] = {
         size: {runner: loss_beside_ours(page, size, runner) for runner in runners if runner != "ours"}
         for size in sizes

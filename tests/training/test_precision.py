@@ -108,3 +108,14 @@ def test_loss_scale_survives_a_stop(tmp_path: Path, backbone: Path) -> None:
     ]
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     assert losses_of(tmp_path / "unbroken" / "run") == losses_of(tmp_path / "broken" / "run")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    log = (tmp_path / "unbroken" / "run" / "log.jsonl").read_text().splitlines()
+    lines = [
+        line for line in (json.loads(one, parse_constant=refuse) for one in log) if line["event"] == "train"
+    ]
+    overflowed = [line for line in lines if "overflowed_steps" in line]
+    assert overflowed and overflowed[0] is lines[0] and len(overflowed) < len(lines)
+    assert all(line["grad_norm"] is None for line in overflowed)

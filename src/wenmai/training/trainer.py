@@ -277,8 +277,13 @@ def refuse_not_finite(
 
 
 def add_to_window(state: TrainState, **step: float) -> None:
-    """Adds a step to the sums that the next line of the log is made of."""
+    """Adds a step to the sums that the next line of the log is made of.
+
+    A step whose gradient overflowed in fp16 is skipped by the loss scaling; it is counted, and has no norm.
+    """
     state.tokens += int(step["tokens"])
+    overflowed = not math.isfinite(step["norm"])
+    step |= {"norm": 0.0 if overflowed else step["norm"], "overflowed": overflowed}
     for key, value in (step | {"steps": 1}).items():
         state.window[key] = state.window.get(key, 0) + value
 
@@ -290,12 +295,15 @@ def window_values(
     window, state.window = state.window, {}
     seconds = clock.taken()
     trained = sum(seconds.get(phase, 0.0) for phase in ("data", "forward", "backward", "optimizer"))
+    overflowed = int(window["overflowed"])
+    learned = int(window["steps"]) - overflowed
     return {
         "epoch": epoch,
         "loss": window["loss"] / max(1, window["terms"]),
         "learning_rate": max(rates.values()),
         "learning_rates": rates,
-        "grad_norm": window["norm"] / window["steps"],
+        "grad_norm": window["norm"] / learned if learned else None,
+        **({"overflowed_steps": overflowed} if overflowed else {}),
         "tokens": state.tokens,
         "padding": round(1 - window["tokens"] / window["computed"], 6),
         "tokens_per_second": round(window["tokens"] / max(1e-9, trained), 1),
