@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tokenizers import AddedToken
 
+from wenmai.backbones.lexicon import train_characters, train_words
+from wenmai.backbones.pieces import train_bpe, train_byte_bpe, train_unigram
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.backbones.vocabulary_plan import VocabularyPlan
+from wenmai.backbones.vocabulary_plan import Kind, VocabularyPlan
 from wenmai.backbones.wordpiece import train_wordpiece
 from wenmai.progress import SILENT, Progress
 
+TRAINERS: dict[Kind, Callable[..., Any]] = {
+    "wordpiece": train_wordpiece,
+    "bpe": train_bpe,
+    "byte_bpe": train_byte_bpe,
+    "unigram": train_unigram,
+    "character": train_characters,
+    "word": train_words,
+}
+
 
 def train_tokenizer(texts: Iterable[str], plan: VocabularyPlan, *, progress: Progress = SILENT) -> Tokenizer:
-    """A tokenizer that transformers opens too, once it is saved; the same texts give the same one.
+    """A tokenizer that transformers opens too, once it is saved.
+
+    The same texts give the same one, whatever the process. It has fewer tokens than asked for if the texts do not
+    hold more.
 
     Args:
         texts: lines or documents; gone through more than once, so not an iterator but what gives one each time
@@ -26,7 +41,7 @@ def train_tokenizer(texts: Iterable[str], plan: VocabularyPlan, *, progress: Pro
         raise ValueError(
             "the texts are gone through more than once: give a list, or an object that opens them"
         )
-    pretrained = train_wordpiece(texts, plan, progress=progress)
+    pretrained = TRAINERS[plan.kind](texts, plan, progress=progress)
     if plan.extra:
         pretrained.add_tokens([AddedToken(token, normalized=False) for token in plan.extra])
     return Tokenizer(pretrained, max_length=plan.max_length)

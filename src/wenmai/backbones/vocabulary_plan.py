@@ -39,11 +39,12 @@ class VocabularyPlan:
             * ``byte_bpe``: the same over the bytes of UTF-8; nothing is unknown (GPT-2)
             * ``unigram``: pieces by a language model of pieces (Kudo 2018), as in SentencePiece
             * ``character``: one token a character
-            * ``word``: the most frequent words of a segmenter, which then is the longest match
-        lowercase: upper case letters are read as lower case ones, without their accents.
+            * ``word``: single characters and the most frequent words of a segmenter; a text is cut into the words
+              that are the most probable together
+        lowercase: upper case letters are read as lower case ones; in ``wordpiece`` without their accents.
         min_frequency: what stands fewer times in the text gets no token of its own.
         coverage: share of the text's characters that the single characters of the vocabulary cover, the most
-            frequent first; the rest becomes unknown (or bytes).
+            frequent first; the rest is unknown. Not for ``byte_bpe``.
         characters: at most so many single characters; None: as many as ``coverage`` asks for.
         special: names of the special tokens.
         extra: ordinary tokens that are wanted whatever their frequency; found in a text before all else.

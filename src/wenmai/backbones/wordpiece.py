@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 from transformers import BertTokenizer
 
+from wenmai.backbones.counting import MOST_WORDS, frequent, without_rare
 from wenmai.backbones.token_surface import INSIDE
 from wenmai.backbones.tokenizer import SURROGATE
 from wenmai.backbones.vocabulary_plan import VocabularyPlan
@@ -25,8 +25,6 @@ LONGEST_WORD = 100
 """Characters; BERT's tokenizers read longer words as unknown."""
 PRIVATE = 0xF0000
 """The first of 131,068 code points that are in no normalised text."""
-MOST_WORDS = 4_000_000
-"""Different words that are counted at a time; the rarest go when there are more."""
 REPEATS = 1000
 
 
@@ -74,46 +72,6 @@ def _count_words(texts: Iterable[str], plan: VocabularyPlan, progress: Progress)
         for word, _ in cut.pre_tokenize_str(run):
             words[word] += count
     return words
-
-
-def without_rare(counts: Counter[str], most: int) -> Counter[str]:
-    """At most half of ``most`` different words, those of the highest counts; single characters all stay."""
-    least = 1
-    while len(counts) > most // 2:
-        least += 1
-        kept = Counter({word: n for word, n in counts.items() if n >= least or len(word) == 1})
-        if len(kept) == sum(len(word) == 1 for word in kept):
-            return kept
-        counts = kept
-    return counts
-
-
-def frequent(
-    counts: Mapping[str, int], plan: VocabularyPlan, *, always: Iterable[str], room: int
-) -> list[str]:
-    """The characters that get a token, the most frequent first, then by code.
-
-    Args:
-        counts: how often each stands in the text.
-        always: those that get one in any case.
-        room: how many there may be.
-
-    Raises:
-        UserError: there is not even room for ``always``.
-    """
-    needed = set(always)
-    if len(needed) > room:
-        raise plan.least_size(len(needed))
-    most = room if plan.characters is None else max(len(needed), min(room, plan.characters))
-    ordered = sorted(counts, key=lambda one: (-counts[one], one))
-    total = sum(counts.values())
-    covered = accumulate((counts[one] for one in ordered), initial=0)
-    for one, before in zip(ordered, covered, strict=False):
-        if len(needed) == most or before >= plan.coverage * total:
-            break
-        if counts[one] >= plan.min_frequency:
-            needed.add(one)
-    return sorted(needed, key=lambda one: (-counts.get(one, 0), one))
 
 
 def _units(word: str) -> Iterator[str]:
