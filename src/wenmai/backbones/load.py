@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,9 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
-from transformers.utils import logging as transformers_logging
 
 from wenmai.backbones.architecture import (
     check_kept_layers,
@@ -31,8 +30,10 @@ from wenmai.backbones.hub import find_model
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
+from wenmai.backbones.reading import load_tokenizer, quiet, read_tokenizer, refusal
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.backbones.vocabulary import fit_config, replace_vocabulary
 from wenmai.errors import BundleError, UserError
 
 E5_NAME = "e5-small"
@@ -44,14 +45,6 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-)
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
 )
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox")
 """What of a batch may be meant for a backbone; the rest are targets."""
@@ -223,7 +216,13 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
         folder = e5_folder(config.vocabulary)
     else:
         folder = find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
-    backbone, tokenizer = _load(folder, weights=config.weights, layers=config.layers, dropout=config.dropout)
+    backbone, tokenizer = _load(
+        folder,
+        weights=config.weights,
+        layers=config.layers,
+        dropout=config.dropout,
+        vocabulary=None if config.tokenizer is None else load_tokenizer(Path(config.tokenizer).expanduser()),
+    )
     tokenizer.normalize = config.normalize
     return backbone, tokenizer
 
@@ -243,13 +242,18 @@ def _load(
     weights: Literal["pretrained", "random"] = "pretrained",
     layers: int | None = None,
     dropout: float | None = None,
+    vocabulary: Tokenizer | None = None,
 ) -> tuple[Backbone, Tokenizer]:
     config = _read_config(folder)
     if layers is not None:
         keep_layers(config, layers)
     if dropout is not None:
         set_dropout(config, dropout)
-    pretrained = _read_tokenizer(folder)
+    if vocabulary is not None and weights == "random":
+        fit_config(config, vocabulary)
+        pretrained = vocabulary.pretrained
+    else:
+        pretrained = read_tokenizer(folder)
     if weights == "random":
         model = _model_class(config, folder)._from_config(config, **_options(config, folder))
     else:
@@ -263,10 +267,13 @@ def _load(
             f"{folder}: the tokenizer has {len(pretrained):,} pieces, but the model embeds only {rows:,}: "
             "the two don't belong together; take both from the same model"
         )
+    tokenizer = Tokenizer(pretrained)
+    if vocabulary is not None and weights == "pretrained":
+        replace_vocabulary(backbone, tokenizer, vocabulary)
+        tokenizer = vocabulary
     limit = backbone.max_length
-    return backbone, Tokenizer(
-        pretrained, max_length=int(pretrained.model_max_length) if limit is None else limit
-    )
+    tokenizer.max_length = int(pretrained.model_max_length) if limit is None else limit
+    return backbone, tokenizer
 
 
 def _read_config(folder: Path) -> Any:
@@ -275,26 +282,16 @@ def _read_config(folder: Path) -> Any:
             f"{folder}: no config.json; a model folder holds config.json, the tokenizer and the weights"
         )
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json: {_refusal(error)}") from error
+        raise UserError(f"{folder}/config.json: {refusal(error)}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"{folder}: {config.model_type} is an encoder with a decoder; a backbone is an encoder alone "
             "(bert, roberta, electra, ernie ...)"
         )
     return config
-
-
-def _refusal(error: Exception) -> str:
-    """What transformers says, or what it means when it asks for the right to run the model's own code."""
-    if "trust_remote_code" in str(error):
-        return (
-            "the model comes with Python code of its own, which wenmai never runs; "
-            "take a model whose architecture is part of transformers"
-        )
-    return " ".join(str(error).split())
 
 
 def _model_class(config: Any, folder: Path) -> Any:
@@ -320,7 +317,7 @@ def _read_weights(config: Any, folder: Path) -> Any:
             "or set backbone.weights: random to train from nothing"
         )
     try:
-        with _quiet():
+        with quiet():
             model, report = _model_class(config, folder).from_pretrained(
                 folder,
                 config=config,
@@ -330,7 +327,7 @@ def _read_weights(config: Any, folder: Path) -> Any:
                 **_options(config, folder),
             )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{folder}: the weights can't be read: {_refusal(error)}") from error
+        raise UserError(f"{folder}: the weights can't be read: {refusal(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise UserError(
@@ -341,40 +338,5 @@ def _read_weights(config: Any, folder: Path) -> Any:
     return model
 
 
-def _read_tokenizer(folder: Path) -> Any:
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise UserError(f"{folder}: no tokenizer (looked for {', '.join(TOKENIZER_FILES)}); copy it there")
-    try:
-        with _quiet():
-            pretrained = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # parsers of five formats, one of them in Rust, which raises bare Exception
-        raise UserError(f"{folder}: the tokenizer can't be read: {_refusal(error)}") from error
-    if getattr(pretrained, "backend_tokenizer", None) is None:
-        raise UserError(
-            f"{folder}: {type(pretrained).__name__} can't say which characters a token stands for; "
-            "take a model with a tokenizer.json"
-        )
-    if len(pretrained) <= len(set(pretrained.all_special_ids)):
-        raise UserError(
-            f"{folder}: {type(pretrained).__name__} found no vocabulary there, only special tokens; "
-            'if vocab.txt is of a BERT, write {"tokenizer_class": "BertTokenizer"} to tokenizer_config.json'
-        )
-    return pretrained
-
-
 def _some(names: list[str], shown: int = 5) -> str:
     return ", ".join([*names[:shown], *(["..."] if len(names) > shown else [])]) or "none"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars and reports of transformers; what matters in them is an error here."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

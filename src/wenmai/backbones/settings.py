@@ -31,4 +31,8 @@ class BackboneConfig(BaseModel):
         description="what the tokenizer reads instead of the text; nfkc: one width, no compatibility forms; "
         "simplified: also traditional to simplified; offsets stay those of the text",
     )
+    tokenizer: str | None = Field(
+        default=None,
+        description="a folder with another tokenizer; the model gets its vocabulary, with rows from the old one",
+    )
     revision: str | None = Field(default=None, description="commit, tag or branch on the hub")

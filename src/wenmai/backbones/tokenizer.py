@@ -31,7 +31,7 @@ METASPACE = "▁"
 Normalization = Literal["none", "nfkc", "simplified"]
 """What SentencePiece writes for the space before a word, and before a text."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Tokenizer:
 
     def _encode_pieces(self, texts: Sequence[str]) -> list[Encoding]:
         found = self.pretrained(
-            [_SURROGATE.sub("\ufffd", text) for text in texts],
+            [SURROGATE.sub("\ufffd", text) for text in texts],
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -197,7 +197,7 @@ class Tokenizer:
         if self.normalize != "none":
             alone = self._normalized(character).text
             character = alone if len(alone) == 1 else character
-        text = _SURROGATE.sub("\ufffd", character)
+        text = SURROGATE.sub("\ufffd", character)
         ids: list[int] = self.pretrained(text, add_special_tokens=False, verbose=False)["input_ids"]
         pieces = self.tokens(ids)
         real = [i for i, piece in enumerate(pieces) if piece != METASPACE]

@@ -34,6 +34,7 @@ _CHINESE = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_ONLY_CHINESE = re.compile(f"[{_CHINESE}]+")
 _WORD = re.compile(
     rf"\d+(?:[.,:]\d+)+"  # 3.14  1,000  12:30
     rf"|(?:[^\W_{_CHINESE}][{_MARKS}]*)+"  # letters and digits of any other script
@@ -59,6 +60,11 @@ def segment_words(text: str, segmenter: Segmenter | Literal["script", "rjieba"] 
 def by_script(text: str) -> list[Range]:
     """Words by the kinds of their characters: see :func:`segment_words`."""
     return [match.span() for match in _WORD.finditer(text)]
+
+
+def is_chinese(text: str) -> bool:
+    """Whether all of it is written without blanks between words: ideographs, kana, bopomofo."""
+    return _ONLY_CHINESE.fullmatch(text) is not None
 
 
 def located(text: str, words: Iterable[str]) -> list[Range]:
