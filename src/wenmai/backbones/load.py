@@ -26,13 +26,14 @@ from wenmai.backbones.architecture import (
 )
 from wenmai.backbones.dropout import RowKeys, batch_keys
 from wenmai.backbones.e5 import e5_folder
+from wenmai.backbones.from_scratch import described, fit_tokenizer, random_model
 from wenmai.backbones.hub import find_model
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
 from wenmai.backbones.reading import load_tokenizer, quiet, read_tokenizer, refusal
 from wenmai.backbones.settings import BackboneConfig
-from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.backbones.vocabulary import fit_config, replace_vocabulary
 from wenmai.errors import BundleError, UserError
 
@@ -206,8 +207,10 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     Random weights are drawn with PyTorch's global random state.
 
     Raises:
-        UserError: the model can't be found, read or changed as asked.
+        UserError: the model can't be found, read, built or changed as asked.
     """
+    if config.model is None:
+        return _from_scratch(config)
     if config.model == E5_NAME:
         if config.revision is not None:
             raise UserError(
@@ -225,6 +228,20 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     )
     tokenizer.normalize = config.normalize
     return backbone, tokenizer
+
+
+def _from_scratch(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
+    folder = Path(config.tokenizer or "").expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"backbone.tokenizer: {folder}: there is no such folder; give one that holds tokenizer.json"
+        )
+    pretrained, network = read_tokenizer(folder), described(config.architecture or {})
+    fit_tokenizer(network, pretrained)
+    if config.dropout is not None:
+        set_dropout(network, config.dropout)
+    model = random_model(network, _model_class(network, folder), _options(network, folder))
+    return _together(model, pretrained, config.normalize)
 
 
 def load_folder(folder: Path) -> tuple[Backbone, Tokenizer]:
@@ -260,20 +277,24 @@ def _load(
         model = _read_weights(config, folder)
     if layers is not None:
         check_kept_layers(model, layers)
-    backbone = Backbone(model).eval()
+    backbone, tokenizer = _together(model, pretrained)
     rows = backbone.word_embeddings.num_embeddings
     if len(pretrained) > rows:
         raise UserError(
             f"{folder}: the tokenizer has {len(pretrained):,} pieces, but the model embeds only {rows:,}: "
             "the two don't belong together; take both from the same model"
         )
-    tokenizer = Tokenizer(pretrained)
     if vocabulary is not None and weights == "pretrained":
         replace_vocabulary(backbone, tokenizer, vocabulary)
+        vocabulary.max_length = tokenizer.max_length
         tokenizer = vocabulary
-    limit = backbone.max_length
-    tokenizer.max_length = int(pretrained.model_max_length) if limit is None else limit
     return backbone, tokenizer
+
+
+def _together(model: Any, pretrained: Any, normalize: Normalization = "none") -> tuple[Backbone, Tokenizer]:
+    backbone = Backbone(model).eval()
+    limit = int(pretrained.model_max_length) if backbone.max_length is None else backbone.max_length
+    return backbone, Tokenizer(pretrained, max_length=limit, normalize=normalize)
 
 
 def _read_config(folder: Path) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wenmai.backbones.from_scratch import described
 from wenmai.backbones.tokenizer import Normalization
 
 
@@ -14,7 +15,15 @@ class BackboneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="e5-small, a folder, or a name on the Hugging Face hub")
+    model: str | None = Field(
+        default=None,
+        description="e5-small, a folder, or a name on the Hugging Face hub; this or architecture must be given",
+    )
+    architecture: dict[str, Any] | None = Field(
+        default=None,
+        description="instead of model: a network from scratch, by the keys of transformers' configuration "
+        "(model_type, hidden_size, num_hidden_layers ...); its vocabulary is that of backbone.tokenizer",
+    )
     weights: Literal["pretrained", "random"] = Field(
         default="pretrained", description="random: only the architecture and the tokenizer are taken"
     )
@@ -33,6 +42,33 @@ class BackboneConfig(BaseModel):
     )
     tokenizer: str | None = Field(
         default=None,
-        description="a folder with another tokenizer; the model gets its vocabulary, with rows from the old one",
+        description="a folder with another tokenizer; the model gets its vocabulary, with rows from the old one; "
+        "for architecture: the vocabulary it is to have",
     )
     revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if self.model is None and self.architecture is None:
+            raise ValueError(
+                "give model (e5-small, a folder, or a name on the Hugging Face hub), or architecture and tokenizer"
+            )
+        if self.model is not None and self.architecture is not None:
+            raise ValueError(
+                "model and architecture exclude each other: a network is loaded, or described and begun from nothing"
+            )
+        if self.architecture is not None and self.tokenizer is None:
+            raise ValueError("architecture needs tokenizer, the folder of the vocabulary it is to have")
+        if self.architecture is not None and self.layers is not None:
+            raise ValueError(
+                "layers cuts a model; set the number in architecture instead (num_hidden_layers)"
+            )
+        if self.architecture is not None:
+            # not a validator of this key alone: a key that is taken out for being wrong would then look missing
+            described(self.architecture)
+        return self
+
+    @property
+    def title(self) -> str:
+        """What people call it: the model's name, or its kind if it is from scratch."""
+        return self.model or f"a new {(self.architecture or {})['model_type']}"

@@ -94,7 +94,7 @@ def _look(
     except UserError as error:
         remedy = "see above; nothing was tokenized"
         found.add(
-            "", Finding("error", "backbone", str(error), remedy), "backbone.model", config.backbone.model
+            "", Finding("error", "backbone", str(error), remedy), "backbone.model", config.backbone.title
         )
         return
     _against_model(config, splits, report, tokenizer, found, progress)

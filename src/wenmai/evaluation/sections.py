@@ -152,7 +152,7 @@ def _summary(run: Run) -> Iterable[tuple[str, str]]:
     """The settings that people ask for first, and what training took."""
     for section, keys in (
         ("task", ("name", "head", "objective", "max_length")),
-        ("backbone", ("model", "layers")),
+        ("backbone", ("model", "architecture", "layers")),
         ("data", ("train", "dev", "test")),
         (
             "train",
@@ -170,7 +170,7 @@ def _summary(run: Run) -> Iterable[tuple[str, str]]:
         for key in keys:
             value = values.get(key)
             if isinstance(value, Mapping):
-                value = value.get("path")
+                value = value.get("path") or value.get("model_type")
             if value is not None:
                 yield f"{section}.{key}", str(value)
     if "seed" in run.settings:
