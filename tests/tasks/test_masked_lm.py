@@ -148,7 +148,7 @@ def test_every_unit_is_as_likely_as_any_other() -> None:
 
 @pytest.mark.parametrize("masking", MASKINGS)
 def test_draws_depend_on_nothing_but_the_key(masking: str, tokenizer: Tokenizer) -> None:
-    task = a_task(masking=masking)
+    task = a_task(masking=masking, mask_share=0.4)
     whole = plain_batch(task, tokenizer, TEXTS)
     every = task.augment({name: array.copy() for name, array in whole.items()}, tokenizer)
     other = task.augment(plain_batch(task, tokenizer, TEXTS, epoch=1), tokenizer)

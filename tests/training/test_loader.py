@@ -28,7 +28,8 @@ def featurize(length: int) -> list[Row]:
 def drawn(batch: Arrays) -> Arrays:
     """An augmentation: what a batch holds depends on the draws."""
     ids = batch["input_ids"]
-    return {**batch, "input_ids": ids + (uniform(batch["key"], 1, ids.shape[1]) * 100).astype(np.int64)}
+    more = (uniform(batch["key"], 1, ids.shape[1]) * 100).astype(np.int64)
+    return {**batch, "input_ids": ids + more * batch["attention_mask"]}
 
 
 @pytest.fixture
@@ -111,9 +112,9 @@ def test_far_epochs_are_not_planned_ahead(work: Work) -> None:
 def test_a_worker_that_dies_is_told(work: Work) -> None:
     plan, maker = work
 
-    def dies(row: Row, rng: np.random.Generator) -> Row:
+    def dies(batch: Arrays) -> Arrays:
         os.kill(os.getpid(), signal.SIGKILL)
-        return row
+        return batch
 
     mortal = BatchMaker(maker.features, maker.units, dies, pad_id=0, seed=1)
     with pytest.raises(UserError, match=r"worker process .* died .*lower train.num_workers"):
