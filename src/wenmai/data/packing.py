@@ -49,11 +49,15 @@ class Groups(Examples[list[E]]):
         return len(self._first) - 1
 
     def __getitem__(self, index: int, /) -> list[E]:
-        return [self._examples[i] for i in range(self._first[index], self._first[index + 1])]
+        return [self._examples[i] for i in self.range(index)]
+
+    def range(self, index: int) -> range:
+        """Which examples a group holds."""
+        return range(self._first[index], self._first[index + 1])
 
     def record(self, index: int) -> str:
         """The records of the group, one a line."""
-        return "\n".join(self._examples.record(i) for i in range(self._first[index], self._first[index + 1]))
+        return "\n".join(self._examples.record(i) for i in self.range(index))
 
 
 def packing(featurize: Callable[[E], list[Row]], max_length: int) -> Callable[[Iterable[E]], list[Row]]:

@@ -53,6 +53,8 @@ class Prepared:
     """What a run is made of."""
 
     data: dict[str, Examples[Any]]
+    groups: Groups[Any] | None
+    """What the training set's rows are made of where they are packed."""
     task: Task[Any, Any]
     tokenizer: Tokenizer
     model: Model
@@ -64,6 +66,14 @@ class Prepared:
     @property
     def total_steps(self) -> int:
         return sum(self.epoch_steps)
+
+    def place(self, unit: int) -> str:
+        """Where a unit comes from: ``train.jsonl:17``, or the first and the last record of a packed one."""
+        index = int(self.plan.units.example_N[unit])
+        if self.groups is None:
+            return self.data["train"].place(index)
+        places = [self.data["train"].place(i) for i in self.groups.range(index)]
+        return places[0] if len(places) == 1 else f"{places[0]} to {places[-1]}"
 
     def position(self, step: int) -> tuple[int, int]:
         """The epoch that step ``step`` (from 0) belongs to, and its place there."""
@@ -106,7 +116,10 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
     model = Model(backbone, task.build_head(backbone))
     prepare_model(model, config.train)
 
-    features = _features(task, tokenizer, data["train"], feature_cache(config.data.cache), progress, parallel)
+    groups = Groups(data["train"]) if task.packed else None
+    kept = feature_cache(config.data.cache)
+    with parallel.first_here_first():
+        features = _features(task, tokenizer, data["train"], groups, kept, progress)
     units = measure(features, rows_stay_together=task.rows_stay_together)
     plan = Plan(units, step_size(config.train), config.seed)
     draws = task_type.augment is not Task.augment
@@ -118,6 +131,7 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
         )
     return Prepared(
         data=data,
+        groups=groups,
         task=task,
         tokenizer=tokenizer,
         model=model,
@@ -211,32 +225,30 @@ def _features(
     task: Task[Any, Any],
     tokenizer: Tokenizer,
     examples: Examples[Any],
+    groups: Groups[Any] | None,
     folder: Path | None,
     progress: Progress,
-    parallel: Parallel,
 ) -> Features:
-    """The rows of the training set."""
+    """The rows of the training set, of each example or of each group of them."""
     key_parts = [json.dumps(task.meta(), sort_keys=True, ensure_ascii=False), tokenizer.identity]
 
     def featurize(example: Any) -> list[Row]:
         return task.featurize(example, tokenizer)
 
-    with parallel.first_here_first():
-        if not task.packed:
-            with progress.task("tokenising", len(examples), "examples") as step:
-                return build_features(
-                    examples, featurize, key_parts=key_parts, folder=folder, advance=step.advance
-                )
-        groups = Groups(examples)
-        with progress.task("tokenising", len(groups), "groups of texts") as step:
+    if groups is None:
+        with progress.task("tokenising", len(examples), "examples") as step:
             return build_features(
-                groups,
-                packing(featurize, task.config.max_length),
-                key_parts=key_parts,
-                folder=folder,
-                at_once=1,
-                advance=step.advance,
+                examples, featurize, key_parts=key_parts, folder=folder, advance=step.advance
             )
+    with progress.task("tokenising", len(groups), "groups of texts") as step:
+        return build_features(
+            groups,
+            packing(featurize, task.config.max_length),
+            key_parts=key_parts,
+            folder=folder,
+            at_once=1,
+            advance=step.advance,
+        )
 
 
 def _fingerprint(config: RunConfig, task: Task[Any, Any], train: Examples[Any]) -> str:
