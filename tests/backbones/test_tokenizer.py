@@ -7,7 +7,6 @@ import pickle
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from small_tokenizers import byte_level, sentencepiece, wordpiece
 from transformers import AutoTokenizer
@@ -198,10 +197,9 @@ def test_slices_keep_ids_and_offsets_together(bert):
     assert len(encoding.slice(5, 9)) == 0
 
 
-def test_random_ids_are_ordinary(bert):
-    drawn = bert.random_ids(np.random.default_rng(0), 5000)
-    assert not set(drawn.tolist()) & bert.special_ids
-    assert set(drawn.tolist()) == set(range(bert.vocab_size)) - bert.special_ids
+def test_ordinary_ids_are_all_but_the_special_ones(bert):
+    assert set(bert.ordinary_ids.tolist()) == set(range(bert.vocab_size)) - bert.special_ids
+    assert len(bert.ordinary_ids) == bert.vocab_size - len(bert.special_ids)
 
 
 def test_it_travels_to_other_processes_and_to_disk(bert, xlm, tmp_path: Path):

@@ -59,7 +59,7 @@ def build(
 
 
 def ids(found: Features) -> list[list[int]]:
-    return [found.row(i, 0).inputs["input_ids"] for i in range(len(found))]
+    return [list(found.row(i, 0).inputs["input_ids"]) for i in range(len(found))]
 
 
 def expected(examples: Examples[Text]) -> list[list[int]]:

@@ -99,7 +99,8 @@ def write_run(
 def log(primary: str) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     for step in range(1, 11):
-        events.append({"event": "train", "step": step, "loss": 2 / step, "tokens_per_second": 100.0 * step})
+        times = {"tokens_per_second": 100.0 * step, "waiting": 0.002 * step}
+        events.append({"event": "train", "step": step, "loss": 2 / step, **times})
         if step % 5 == 0:
             metrics = {"precision": 0.5, "recall": 0.25, primary: 0.06 * step}
             events.append(

@@ -1,6 +1,9 @@
-"""What is masked: how much, whole words, anew each epoch, and the same whenever it is asked for again."""
+"""What is hidden: how much, whole words and runs of words, anew each epoch, and the same whenever it is asked for."""
 
 from __future__ import annotations
+
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +12,14 @@ from tiny import tiny_backbone_folder
 from toy import ner_records
 from wenmai.backbones.load import load_folder
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.data.rows import IGNORE, Row
-from wenmai.tasks.masked_lm import MaskedLM, MaskedLMConfig, MaskedLMExample
+from wenmai.data.draws import row_keys
+from wenmai.data.rows import IGNORE, Arrays, Row, stack
+from wenmai.tasks.masked_lm import NGRAMS, SPANS, MaskedLM, MaskedLMConfig, MaskedLMExample
+from wenmai.tasks.masking import chosen, numbered, runs
 from wenmai.text.words import segment_words
 
 TEXTS = [record["text"] for record in ner_records()]
+MASKINGS = ["token", "whole_word", "ngram", "span"]
 
 
 @pytest.fixture(scope="module")
@@ -21,45 +27,63 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return load_folder(tiny_backbone_folder(tmp_path_factory.mktemp("tiny"), texts=TEXTS))[1]
 
 
-def drawn(task: MaskedLM, tokenizer: Tokenizer, repeats: int) -> list[tuple[Row, Row]]:
-    """Rows as they are and as an epoch sees them."""
-    rng = np.random.default_rng(0)
-    rows = [row for text in TEXTS for row in task.featurize(MaskedLMExample(text=text), tokenizer)]
-    return [(row, task.augment(row, rng, tokenizer)) for _ in range(repeats) for row in rows]
-
-
-@pytest.mark.parametrize("whole_words", [False, True])
-@pytest.mark.parametrize("share", [0.15, 0.4])
-def test_masked_share_and_fates(share: float, whole_words: bool, tokenizer: Tokenizer) -> None:
-    if whole_words:
+def a_task(**options: Any) -> MaskedLM:
+    if options.get("masking", "token") != "token" and options.get("segmenter", "rjieba") == "rjieba":
         pytest.importorskip("rjieba", reason="the package rjieba (extra wenmai[chinese]) is not installed")
-    task = MaskedLM(MaskedLMConfig(mask_share=share, whole_words=whole_words), [])
-    tokens = chosen = masked = kept = 0
-    for plain, seen in drawn(task, tokenizer, 200):
-        original, before = np.array(seen.targets["original"]), np.array(plain.inputs["input_ids"])
-        after = np.array(seen.inputs["input_ids"])
-        hit = original != IGNORE
-        assert (original[hit] == before[hit]).all()
-        assert (after[~hit] == before[~hit]).all()
-        assert not hit[: plain.content[0]].any() and not hit[plain.content[1] :].any()
-        tokens += plain.content[1] - plain.content[0]
-        chosen += hit.sum()
-        masked += (after[hit] == tokenizer.mask_id).sum()
-        kept += (after[hit] == before[hit]).sum()
-    assert chosen / tokens == pytest.approx(share, abs=0.005)
-    assert masked / chosen == pytest.approx(0.8, abs=0.01)
-    assert kept / chosen == pytest.approx(0.1, abs=0.01)
+    return MaskedLM(MaskedLMConfig(**options), [])
 
 
-def test_words_stay_whole(tokenizer: Tokenizer) -> None:
-    pytest.importorskip("rjieba", reason="the package rjieba (extra wenmai[chinese]) is not installed")
-    task = MaskedLM(MaskedLMConfig(whole_words=True), [])
-    rng = np.random.default_rng(0)
+def plain_batch(
+    task: MaskedLM, tokenizer: Tokenizer, texts: list[str], *, epoch: int = 0, repeats: int = 1
+) -> Arrays:
+    rows = [row for text in texts for row in task.featurize(MaskedLMExample(text=text), tokenizer)] * repeats
+    numbers = np.arange(len(rows))
+    return stack(rows, tokenizer.pad_id) | {"key": row_keys(1, epoch, numbers, numbers)}
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_hidden_share_and_fates(share: float, masking: str, tokenizer: Tokenizer) -> None:
+    task = a_task(mask_share=share, masking=masking)
+    batch = plain_batch(task, tokenizer, TEXTS, repeats=30_000 // len(TEXTS))
+    before, content = batch["input_ids"].copy(), batch["words"] != IGNORE
+    seen = task.augment(batch, tokenizer)
+    assert seen.keys() == (batch.keys() - {"words"}) | {"original"}
+    original, after = seen["original"], seen["input_ids"]
+    hit = original != IGNORE
+    assert (original[hit] == before[hit]).all()
+    assert (after[~hit] == before[~hit]).all()
+    assert not hit[~content].any()
+    assert hit.sum() / content.sum() == pytest.approx(share, abs=0.005)
+    assert (after[hit] == tokenizer.mask_id).mean() == pytest.approx(0.8, abs=0.01)
+    assert (after[hit] == before[hit]).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_fates_as_they_are_asked_for(tokenizer: Tokenizer) -> None:
+    task = a_task(mask_share=0.4, mask_probability=0.25, random_probability=0.75)
+    batch = plain_batch(task, tokenizer, TEXTS, repeats=200)
+    before = batch["input_ids"].copy()
+    seen = task.augment(batch, tokenizer)
+    hit = seen["original"] != IGNORE
+    masked = seen["input_ids"][hit] == tokenizer.mask_id
+    assert masked.mean() == pytest.approx(0.25, abs=0.02)
+    drawn = seen["input_ids"][hit][~masked]
+    assert not set(drawn.tolist()) & tokenizer.special_ids
+    # drawn evenly from the vocabulary: by chance the token itself
+    assert (drawn == before[hit][~masked]).mean() < 5 / len(tokenizer.ordinary_ids) + 0.01
+
+
+@pytest.mark.parametrize("masking", ["whole_word", "ngram", "span"])
+def test_words_stay_whole(masking: str, tokenizer: Tokenizer) -> None:
+    task = a_task(masking=masking)
     longer = 0
-    for text in TEXTS:
+    for number, text in enumerate(TEXTS):
         (row,) = task.featurize(MaskedLMExample(text=text), tokenizer)
-        for _ in range(20):
-            hit = np.array(task.augment(row, rng, tokenizer).targets["original"]) != IGNORE
+        for epoch in range(20):
+            batch = stack([row], tokenizer.pad_id) | {
+                "key": row_keys(1, epoch, np.array([number]), np.array([0]))
+            }
+            hit = task.augment(batch, tokenizer)["original"][0] != IGNORE
             at = {start: hit[i] for i, (start, _) in enumerate(row.offsets) if i in range(*row.content)}
             for start, end in segment_words(text, segmenter="rjieba"):
                 assert len({bool(at[i]) for i in range(start, end)}) == 1, text[start:end]
@@ -67,13 +91,91 @@ def test_words_stay_whole(tokenizer: Tokenizer) -> None:
     assert longer > 100
 
 
-def test_epochs_differ_and_evaluation_does_not(tokenizer: Tokenizer) -> None:
-    task = MaskedLM(MaskedLMConfig(), [])
-    (row,) = task.featurize(MaskedLMExample(text=TEXTS[0]), tokenizer)
-    first, again, other = (
-        task.augment(row, np.random.default_rng([42, epoch, 7, 0]), tokenizer).targets["original"]
-        for epoch in (0, 0, 1)
+def test_what_stands_between_words_is_a_unit_of_its_own(tokenizer: Tokenizer) -> None:
+    (row,) = a_task(masking="whole_word", segmenter="script").featurize(
+        MaskedLMExample(text="在 北京abc def, 3.14"), tokenizer
     )
-    assert first == again != other
-    example = MaskedLMExample(text=TEXTS[0])
-    assert task.evaluation_rows(example, tokenizer) == task.evaluation_rows(example, tokenizer)
+    begun = [
+        "在 北京abc def, 3.14"[start:end]
+        for (start, end), word in zip(row.offsets, np.array(row.targets["words"]).tolist(), strict=True)
+        if word == 1
+    ]
+    assert begun[:3] == ["在", "北", "京"]
+    first, stop = row.content
+    words = np.array(row.targets["words"])
+    assert set(words[first:stop].tolist()) <= {0, 1}
+    assert (words[:first] == IGNORE).all() and (words[stop:] == IGNORE).all()
+
+
+KEYS = row_keys(1, 0, np.arange(1500), np.zeros(1500, dtype=np.int64))
+
+
+@pytest.mark.parametrize("probabilities", [NGRAMS, SPANS], ids=["ngram", "span"])
+def test_lengths_of_runs(probabilities: tuple[float, ...]) -> None:
+    """Of the runs that are chosen too: they are not chosen by their length."""
+    assert sum(probabilities) == pytest.approx(1)
+    content = np.ones((1500, 300), dtype=np.bool_)
+    run = runs(numbered(content, content), content, probabilities, KEYS)
+    for hit in (content, chosen(run, content, 0.15, KEYS)):
+        counts: Counter[int] = Counter()
+        for row_run, row_hit in zip(run, hit, strict=True):
+            sizes = np.bincount(row_run[:-10][row_hit[:-10]])  # the last run is cut off
+            counts.update(sizes[sizes > 0].tolist())
+        total = sum(counts.values())
+        for length, probability in enumerate(probabilities, start=1):
+            assert counts[length] / total == pytest.approx(probability, abs=0.01)
+    mean = sum(length * p for length, p in enumerate(probabilities, start=1))
+    assert mean == pytest.approx(2.0 if probabilities == NGRAMS else 3.797, abs=0.001)
+
+
+def test_runs_end_where_the_content_is_interrupted() -> None:
+    content = np.ones((1500, 40), dtype=np.bool_)
+    content[:, 20] = False
+    run = runs(numbered(content, content), content, SPANS, KEYS)
+    assert (run[:, 19] != run[:, 21]).all()
+    words = numbered(np.zeros_like(content), content)
+    assert set(words[:, :20].flatten()) == {0} and set(words[:, 21:].flatten()) == {1}
+
+
+def test_every_unit_is_as_likely_as_any_other() -> None:
+    sizes = [1, 1, 2, 3, 1, 5, 2, 1, 1, 3]
+    unit = np.repeat(np.arange(10), sizes)[None].repeat(1500, axis=0)
+    hit = chosen(unit, np.ones(unit.shape, dtype=np.bool_), 0.3, KEYS)
+    assert hit.mean() == pytest.approx(0.3, abs=0.01)
+    by_unit = hit[:, np.cumsum(sizes) - 1].mean(axis=0)
+    assert by_unit.min() > 0.2 and by_unit.max() < 0.36  # long ones less, as they seldom fit
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+def test_draws_depend_on_nothing_but_the_key(masking: str, tokenizer: Tokenizer) -> None:
+    task = a_task(masking=masking, mask_share=0.4)
+    whole = plain_batch(task, tokenizer, TEXTS)
+    every = task.augment({name: array.copy() for name, array in whole.items()}, tokenizer)
+    other = task.augment(plain_batch(task, tokenizer, TEXTS, epoch=1), tokenizer)
+    assert (every["original"] != other["original"]).any(axis=1).mean() > 0.9
+    for row in (0, 3, len(TEXTS) - 1):
+        width = int(whole["attention_mask"][row].sum())
+        alone = {name: array[[row]] for name, array in whole.items()}
+        alone = {name: array[:, :width] if array.ndim == 2 else array for name, array in alone.items()}
+        seen = task.augment(alone, tokenizer)
+        for name in ("original", "input_ids"):
+            assert (seen[name][0] == every[name][row, :width]).all()
+
+
+def test_evaluation_hides_the_same_every_time(tokenizer: Tokenizer) -> None:
+    task = a_task(max_length=16)
+    long = MaskedLMExample(text=TEXTS[0] * 3)
+
+    def hidden(rows: list[Row]) -> list[Any]:
+        return [(row.inputs, row.targets, row.offsets) for row in rows]
+
+    rows = task.evaluation_rows(long, tokenizer)
+    assert len(rows) > 1
+    assert hidden(rows) == hidden(task.evaluation_rows(long, tokenizer))
+    assert [len(row) for row in rows] == [len(row) for row in task.featurize(long, tokenizer)]
+    assert any(np.array(row.targets["original"]).max() >= 0 for row in rows)
+
+
+def test_probabilities_above_one_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"mask_probability 0.95 and random_probability 0.1 are more than 1"):
+        MaskedLMConfig(mask_probability=0.95)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,9 +84,9 @@ def make(name: str, backbone: Path, *, dtype: torch.dtype = torch.float64, dropo
     body, tokenizer = load_backbone(BackboneConfig(model=str(backbone), dropout=dropout))
     model = Model(body, task.build_head(body)).to(dtype).train(dropout > 0)
     rows = [
-        (task.augment(row, np.random.default_rng([i, j]), tokenizer), i)
+        (row, i)
         for i, example in enumerate(examples[:: max(1, len(examples) // 8)])
-        for j, row in enumerate(task.featurize(example, tokenizer))
+        for row in task.evaluation_rows(example, tokenizer)
     ][:8]
     assert len(rows) == 8 and len({len(row) for row, _ in rows}) > 1
     return Toy(model, [row for row, _ in rows], [group for _, group in rows], tokenizer.pad_id)

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from wenmai.data.batching import BatchMaker, Plan, StepSize, measure
+from wenmai.data.draws import uniform
 from wenmai.data.features import features_in_memory
-from wenmai.data.rows import Row
+from wenmai.data.rows import Arrays, Row
 from wenmai.errors import UserError
 from wenmai.training.loader import Loaded, steps_from
 
@@ -24,9 +25,11 @@ def featurize(length: int) -> list[Row]:
     return [Row(inputs={"input_ids": list(range(1, length + 1))}, targets={"label": length})]
 
 
-def shuffled(row: Row, rng: np.random.Generator) -> Row:
+def drawn(batch: Arrays) -> Arrays:
     """An augmentation: what a batch holds depends on the draws."""
-    return Row(inputs={"input_ids": rng.permutation(row.inputs["input_ids"]).tolist()}, targets=row.targets)
+    ids = batch["input_ids"]
+    more = (uniform(batch["key"], 1, ids.shape[1]) * 100).astype(np.int64)
+    return {**batch, "input_ids": ids + more * batch["attention_mask"]}
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def work() -> Work:
     features = features_in_memory(lengths, featurize)
     units = measure(features, rows_stay_together=False)
     plan = Plan(units, StepSize(tokens=150, micro_tokens=60), seed=1)
-    return plan, BatchMaker(features, units, shuffled, pad_id=0, seed=1)
+    return plan, BatchMaker(features, units, drawn, pad_id=0, seed=1)
 
 
 def assert_equal(found: list[Loaded], expected: list[Loaded]) -> None:
@@ -109,9 +112,9 @@ def test_far_epochs_are_not_planned_ahead(work: Work) -> None:
 def test_a_worker_that_dies_is_told(work: Work) -> None:
     plan, maker = work
 
-    def dies(row: Row, rng: np.random.Generator) -> Row:
+    def dies(batch: Arrays) -> Arrays:
         os.kill(os.getpid(), signal.SIGKILL)
-        return row
+        return batch
 
     mortal = BatchMaker(maker.features, maker.units, dies, pad_id=0, seed=1)
     with pytest.raises(UserError, match=r"worker process .* died .*lower train.num_workers"):

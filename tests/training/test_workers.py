@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_loader import assert_equal, shuffled
+from test_loader import assert_equal, drawn
 
 from wenmai.data.batching import BatchMaker, Plan, StepSize, measure
 from wenmai.data.features import features_in_memory
@@ -117,7 +117,7 @@ def work() -> Any:
     plan = Plan(units, StepSize(examples=4, micro_examples=3), seed=1)
     return SimpleNamespace(
         plan=plan,
-        maker=BatchMaker(features, units, shuffled, pad_id=0, seed=1),
+        maker=BatchMaker(features, units, drawn, pad_id=0, seed=1),
         epoch_steps=[75, 75, 30],
         total_steps=180,
         position=lambda step: (step // 75, step % 75),

@@ -95,7 +95,6 @@ class Tokenizer:
         self._mark_id: int | None = None if mark == self.unk_id else mark
         # text is text: of the special tokens only a mask can be written in it
         self._never_in_text = (self.special_ids | {self.unk_id}) - {self.mask_id}
-        self._ordinary_ids: NDArray[np.int64] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_single_characters": {}}
@@ -172,11 +171,10 @@ class Tokenizer:
                 raise OSError(str(error)) from error
             raise
 
-    def random_ids(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Ids of the vocabulary drawn evenly, special tokens left out."""
-        if self._ordinary_ids is None:
-            self._ordinary_ids = np.setdiff1d(np.arange(self.vocab_size), np.array(sorted(self.special_ids)))
-        return self._ordinary_ids[rng.integers(0, len(self._ordinary_ids), count)]
+    @cached_property
+    def ordinary_ids(self) -> NDArray[np.int64]:
+        """The ids of the vocabulary without special tokens, ascending."""
+        return np.setdiff1d(np.arange(self.vocab_size), np.array(sorted(self.special_ids)))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         return list(self.pretrained.convert_ids_to_tokens(list(ids)))

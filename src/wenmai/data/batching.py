@@ -8,18 +8,18 @@ micro-batches changes neither its units nor its result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from wenmai.data.draws import row_keys
 from wenmai.data.features import Features
-from wenmai.data.rows import Batch, Row, collate
+from wenmai.data.rows import Arrays, Batch, stack, tensors
 
 Ints = NDArray[np.int64]
-Augment = Callable[[Row, np.random.Generator], Row]
+Augment = Callable[[Arrays], Arrays]
 
 POOL_STEPS = 64
 """Steps' worth of units that are sorted by length together: more pads less, fewer mixes better."""
@@ -154,7 +154,7 @@ class BatchMaker:
     """Makes the batch of given units. Every draw is keyed, so any process makes the same batch at any time.
 
     Args:
-        augment: row and generator to the row as this epoch sees it; None: rows stay as they are.
+        augment: a batch to the batch as this epoch sees it, by draws from its keys; None: rows stay as they are.
     """
 
     features: Features
@@ -179,47 +179,7 @@ class BatchMaker:
             numbers += chosen
         rows = [self.features.row(*place) for place in zip(groups, numbers, strict=True)]
         group_B = np.array(groups)
-        key_B = row_keys(self.seed, epoch, group_B, np.array(numbers))
-        if self.augment is not None:
-            rows = [
-                self.augment(row, rng) for row, rng in zip(rows, _generators(key_B.tolist()), strict=True)
-            ]
-        batch = collate(rows, self.pad_id)
-        batch["group"] = torch.from_numpy(group_B)
-        batch["key"] = torch.from_numpy(key_B)
-        return batch
-
-
-def row_keys(seed: int, epoch: int, example_B: Ints, number_B: Ints) -> Ints:
-    """A number from 0 to 2**63 - 1 for each row: a hash of seed, epoch, example and row number.
-
-    Each value in turn is added and mixed with SplitMix64 (Steele, Lea and Flood 2014), where any bit of the input
-    changes half of the output's.
-    """
-    key_B = np.zeros(len(example_B), dtype=np.uint64)
-    for value in (seed, epoch, example_B, number_B):
-        key_B = mixed(key_B + np.asarray(value).astype(np.uint64))
-    return (key_B >> np.uint64(1)).astype(np.int64)
-
-
-def mixed(value_B: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The number that SplitMix64 gives first from each state."""
-    value_B = value_B + np.uint64(0x9E3779B97F4A7C15)
-    value_B = (value_B ^ (value_B >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value_B = (value_B ^ (value_B >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value_B ^ (value_B >> np.uint64(31))
-
-
-def _generators(keys: Iterable[int]) -> Iterator[np.random.Generator]:
-    """A generator for each key, to be used before the next is asked for.
-
-    It is one and the same, set to the beginning of the stream of its key (Philox, Salmon et al. 2011): to make a new
-    one takes ten times as long.
-    """
-    bits = np.random.Philox(0)
-    rng = np.random.Generator(bits)
-    start = bits.state
-    for key in keys:
-        start["state"]["key"][:] = (key, 0)
-        bits.state = start
-        yield rng
+        batch = stack(rows, self.pad_id)
+        batch["group"] = group_B
+        batch["key"] = row_keys(self.seed, epoch, group_B, np.array(numbers))
+        return tensors(batch if self.augment is None else self.augment(batch))

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wenmai.data.rows import Row, Target
+from wenmai.data.rows import Row, Target, Tokens
 
 E = TypeVar("E")
 Ints = NDArray[np.int64]
@@ -46,7 +46,7 @@ class Field(NamedTuple):
     """One value of a row as its record holds it.
 
     Args:
-        part: ``inputs``, ``targets`` or ``words``.
+        part: ``inputs`` or ``targets``.
         name: key of the part's dictionary.
         kind: ``list`` of T numbers; ``same``: T times one number; ``number``: a single one; ``items``: N and K,
             then N times K numbers.
@@ -113,16 +113,14 @@ def _encoded(row: Row) -> tuple[Layout, list[bytes]]:
     parts = [HEAD.pack(len(row), *row.content, row.window)]
     values: list[tuple[str, str, Target]] = [("inputs", name, value) for name, value in row.inputs.items()]
     values += [("targets", name, value) for name, value in row.targets.items()]
-    if row.words:
-        values.append(("words", "", row.words))
     for part, name, value in values:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.ndim == 2:
             code, data = _integers(value)
             fields.append(Field(part, name, "items", code))
             parts += [ITEMS.pack(*value.shape), data]
-        elif isinstance(value, list):
+        elif isinstance(value, list | np.ndarray):
             assert len(value) == len(row), f"{part} {name!r} has {len(value)} values for {len(row)} tokens"
-            same = bool(value) and value.count(value[0]) == len(value)
+            same = len(value) > 0 and _all_alike(value)
             code, data = _integers(value[:1] if same else value)
             fields.append(Field(part, name, "same" if same else "list", code))
             parts.append(data)
@@ -136,7 +134,13 @@ def _encoded(row: Row) -> tuple[Layout, list[bytes]]:
     return tuple(fields), parts
 
 
-def _integers(values: list[int] | NDArray[Any]) -> tuple[str, bytes]:
+def _all_alike(values: Tokens) -> bool:
+    if isinstance(values, list):
+        return values.count(values[0]) == len(values)
+    return bool((values == values[0]).all())
+
+
+def _integers(values: Tokens) -> tuple[str, bytes]:
     """The shortest type that holds them all, and their bytes."""
     array = np.asarray(values)
     if not array.size:
@@ -154,7 +158,7 @@ def _decoded(record: bytes, layout: Layout) -> Row:
     value: Any
     for part, name, kind, code in layout:
         if kind == "list":
-            value = list(struct.unpack_from(f"<{length}{code}", record, at))
+            value = np.frombuffer(record, f"<i{INTEGERS[code]}", length, at)
             at += length * INTEGERS[code]
         elif kind == "items":
             count, width = ITEMS.unpack_from(record, at)
@@ -165,13 +169,11 @@ def _decoded(record: bytes, layout: Layout) -> Row:
             (value,) = struct.unpack_from(f"<{code}", record, at)
             at += struct.calcsize(f"<{code}")
             if kind == "same":
-                value = [value] * length
+                value = np.full(length, value)
         if part == "inputs":
             row.inputs[name] = value
-        elif part == "targets":
-            row.targets[name] = value
         else:
-            row.words = value
+            row.targets[name] = value
     return row
 
 
@@ -275,7 +277,7 @@ class Features:
         return int(self.first_row[example + 1] - self.first_row[example])
 
     def row(self, example: int, number: int) -> Row:
-        """One row of an example, without offsets."""
+        """One row of an example, without offsets; what is a number a token is an array that can't be written to."""
         first, stop = self.first_row[example : example + 2].tolist()
         assert 0 <= number < stop - first, f"example {example} has no row {number}"
         start, stop = self._at_R[first + number : first + number + 2].tolist()

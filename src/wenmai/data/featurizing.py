@@ -42,8 +42,8 @@ SMALL_BYTES = 1 << 20
 CACHE_BYTES = 20 << 30
 """When the cache is larger, the files that were not used for longest go."""
 MOST_PROCESSES = 16
-CHECKED = 16
-"""Examples whose rows are made anew to see that a cached file still tells the truth."""
+CHECKED, FEWEST_CHECKED = 16, 2
+"""Examples whose rows are made anew to see that a cached file still tells the truth; the fewest if they are large."""
 LEFT_OVER_SECONDS = 24 * 3600
 """A half-written file that is so old belongs to a process that was killed."""
 DECIDING = ("text", "data", "backbones", "tasks")
@@ -65,6 +65,7 @@ def build_features(
     key_parts: Sequence[str],
     folder: Path | None,
     processes: int | None = None,
+    at_once: int = EXAMPLES_AT_ONCE,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Features:
     """The rows of all examples.
@@ -74,6 +75,7 @@ def build_features(
         key_parts: what decides the rows beside the records: task, labels, tokenizer.
         folder: the cache; None: a temporary folder, gone at exit. A cache that can't be written is passed over.
         processes: how many make rows; default: one a usable processor.
+        at_once: how many examples one of them takes at a time.
         advance: told how many more examples are done.
 
     Raises:
@@ -87,16 +89,20 @@ def build_features(
         return found
 
     def make(path: Path) -> Features:
-        _write(path, _chunks(examples, featurize, processes or min(MOST_PROCESSES, usable_cores()), advance))
+        used = processes or min(MOST_PROCESSES, usable_cores())
+        _write(path, _chunks(examples, featurize, used, at_once, advance))
         return Features.open(path)
+
+    def kept(path: Path) -> Features | None:
+        return _kept(path, examples, featurize, max(FEWEST_CHECKED, min(CHECKED, at_once)))
 
     if folder is not None:
         path = folder / f"rows-{key}.bin"
-        found = _kept(path, examples, featurize)
+        found = kept(path)
         if found is None:
             with suppress(OSError), _alone(path):
                 # another process may have made them while this one waited
-                found = _kept(path, examples, featurize) or make(path)
+                found = kept(path) or make(path)
                 trim(folder, keep=path)
         else:
             advance(len(examples))
@@ -153,14 +159,15 @@ def _chunks(
     examples: Examples[E],
     featurize: Callable[[E], list[Row]],
     processes: int,
+    at_once: int,
     advance: Callable[[int], None],
 ) -> Iterator[Chunk]:
     def work(number: int) -> Chunk:
-        start = number * EXAMPLES_AT_ONCE
-        stop = min(start + EXAMPLES_AT_ONCE, len(examples))
+        start = number * at_once
+        stop = min(start + at_once, len(examples))
         return encode(featurize(examples[i]) for i in range(start, stop))
 
-    for chunk in in_order(work, -(-len(examples) // EXAMPLES_AT_ONCE), processes):
+    for chunk in in_order(work, -(-len(examples) // at_once), processes):
         yield chunk
         advance(len(chunk.rows_E))
 
@@ -176,13 +183,15 @@ def _write(path: Path, chunks: Iterator[Chunk]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _kept(path: Path, examples: Examples[E], featurize: Callable[[E], list[Row]]) -> Features | None:
+def _kept(
+    path: Path, examples: Examples[E], featurize: Callable[[E], list[Row]], checked: int
+) -> Features | None:
     """The rows in the cache, if they are there, whole and as they would be made now."""
     try:
         found = Features.open(path)
     except (OSError, ValueError):
         return None
-    for i in range(0, len(examples), -(-len(examples) // CHECKED)):
+    for i in range(0, len(examples), -(-len(examples) // checked)):
         now, then = encode([featurize(examples[i])]), encode([found.rows(i)])
         if (now.records, now.layouts) != (then.records, then.layouts):
             return None

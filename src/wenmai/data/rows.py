@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Batch = dict[str, Tensor]
-Target = int | float | list[int] | np.ndarray
+Arrays = dict[str, NDArray[Any]]
+"""A batch before it becomes tensors."""
+Tokens = list[int] | NDArray[Any]
+"""A number for each token: a list while a task makes it, an integer array once it comes from a file."""
+Target = int | float | Tokens
 
 IGNORE = -100
 """The target id that no loss counts."""
@@ -25,26 +31,34 @@ class Row:
 
     Args:
         inputs: what the backbone reads, each of length T: ``input_ids``, ``token_type_ids`` ...
-        targets: what the loss reads: a number, a list of length T, or an integer array (N, K) of any N.
+        targets: what the loss reads: a number, a list or array of length T, or an integer array (N, K) of any N.
         offsets: token -> characters of the ORIGINAL text; ``(0, 0)`` for special tokens. Never a tensor.
         content: the tokens ``[start, stop)`` that are text rather than special tokens.
         window: number of content tokens of the same text that precede this row's first content token.
-        words: per token the number of its word, -1 for special tokens; empty where words play no part.
     """
 
-    inputs: dict[str, list[int]]
+    inputs: dict[str, Tokens]
     targets: dict[str, Target] = field(default_factory=dict)
     offsets: list[tuple[int, int]] = field(default_factory=list)
     content: tuple[int, int] = (0, 0)
     window: int = 0
-    words: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> Batch:
-    """Rows to tensors, padded on the right to the longest row.
+    """Rows to tensors: :func:`stack` for the model."""
+    return tensors(stack(rows, pad_id))
+
+
+def tensors(arrays: Arrays) -> Batch:
+    """The same batch, not copied."""
+    return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def stack(rows: Sequence[Row], pad_id: int) -> Arrays:
+    """Rows to arrays, padded on the right to the longest row.
 
     Args:
         rows: at least one; all with the same keys.
@@ -55,33 +69,33 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
     """
     lengths_B = np.array([len(row) for row in rows])
     width = int(lengths_B.max())
-    batch: Batch = {}
+    batch: Arrays = {}
     for key in rows[0].inputs:
         fill = pad_id if key == "input_ids" else 0
         batch[key] = _padded([row.inputs[key] for row in rows], width, fill)
-    mask_BT = np.arange(width) < lengths_B[:, None]
-    batch["attention_mask"] = torch.from_numpy(mask_BT.astype(np.int64))
+    batch["attention_mask"] = (np.arange(width) < lengths_B[:, None]).astype(np.int64)
     for key, first in rows[0].targets.items():
-        values = [row.targets[key] for row in rows]
-        if isinstance(first, np.ndarray):
-            batch[key] = _padded_items([np.asarray(value) for value in values])
-        elif isinstance(first, list):
-            batch[key] = _padded([value for value in values if isinstance(value, list)], width, IGNORE)
+        values: Any = [row.targets[key] for row in rows]
+        if isinstance(first, np.ndarray) and first.ndim == 2:
+            batch[key] = _padded_items(values)
+        elif isinstance(first, list | np.ndarray):
+            batch[key] = _padded(values, width, IGNORE)
         else:
-            batch[key] = torch.tensor(values)
+            # as torch has it: numbers with a fraction are single precision
+            batch[key] = np.array(values, dtype=np.float32 if isinstance(first, float) else np.int64)
     return batch
 
 
-def _padded(sequences: Sequence[list[int]], width: int, fill: int) -> Tensor:
+def _padded(sequences: Sequence[Tokens], width: int, fill: int) -> NDArray[np.int64]:
     array = np.full((len(sequences), width), fill, dtype=np.int64)
     for row, sequence in zip(array, sequences, strict=True):
         row[: len(sequence)] = sequence
-    return torch.from_numpy(array)
+    return array
 
 
-def _padded_items(items: Sequence[np.ndarray]) -> Tensor:
+def _padded_items(items: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     count = max(1, max(len(array) for array in items))
     out = np.full((len(items), count, items[0].shape[1]), IGNORE, dtype=np.int64)
     for row, array in zip(out, items, strict=True):
         row[: len(array)] = array
-    return torch.from_numpy(out)
+    return out

@@ -181,6 +181,9 @@ def _summary(run: Run) -> Iterable[tuple[str, str]]:
     speeds = [event["tokens_per_second"] for event in trained if event.get("tokens_per_second")]
     if speeds:
         yield "tokens per second", f"{statistics.median(speeds):,.0f} (median)"
+    waits = [event["waiting"] for event in trained if "waiting" in event]
+    if waits:
+        yield "waiting for data", f"{statistics.fmean(waits):.1%} of the time"
 
 
 def _labels(evaluation: Evaluation, figures: Mapping[str, str]) -> str:

@@ -1,33 +1,40 @@
 """Masked language modelling (Devlin et al. 2019) with masks drawn anew each epoch (Liu et al. 2019).
 
-Of the chosen tokens 80 % become the mask token, 10 % a random token, 10 % stay. With ``whole_words`` all tokens of a
-word are chosen together (Cui et al. 2021), the words coming from a segmenter and not from touching offsets, because
-Chinese words always touch.
+What is hidden: tokens, whole words (Cui et al. 2021), runs of up to four words with MacBERT's probabilities (Cui et al.
+2020), or runs of up to ten with SpanBERT's (Joshi et al. 2020). Words come from a segmenter and not from touching
+offsets, because Chinese words always touch.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.data.rows import IGNORE, Row
+from wenmai.data.draws import row_keys, uniform
+from wenmai.data.rows import IGNORE, Arrays, Row, stack
 from wenmai.errors import UserError
 from wenmai.heads.head import Head
 from wenmai.heads.masked_lm import MaskedLMHead
 from wenmai.metrics.language_model import language_model_scores
 from wenmai.metrics.scores import Scores
+from wenmai.tasks.masking import chosen, numbered, runs
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.windows import window_rows
 from wenmai.text.words import segment_words
 
-MASKED, RANDOM = 0.8, 0.1
+FATE, REPLACEMENT = 11, 12
+"""Streams of draws; those of :mod:`wenmai.tasks.masking` are others."""
+
+NGRAMS = (0.4, 0.3, 0.2, 0.1)
+SPANS = tuple(0.2 * 0.8**n / (1 - 0.8**10) for n in range(10))
+"""Probabilities of runs of 1, 2 ... words: of MacBERT; geometric with p = 0.2, cut at ten words, of SpanBERT."""
 
 
 class MaskedLMExample(Example):
@@ -43,10 +50,23 @@ class MaskedLMExample(Example):
 class MaskedLMConfig(TaskConfig):
     name: Literal["masked_lm"] = "masked_lm"
     mask_share: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens to predict")
-    whole_words: bool = Field(default=False, description="choose all tokens of a word together")
+    masking: Literal["token", "whole_word", "ngram", "span"] = Field(
+        default="token",
+        description="what is hidden together: a token, a word, one to four words, or one to ten",
+    )
     segmenter: Literal["rjieba", "script"] = Field(
         default="rjieba",
         description="whose words; script: a Chinese character is a word, Latin runs are words",
+    )
+    mask_probability: float = Field(
+        default=0.8, ge=0, le=1, description="share of the hidden tokens that become the mask token"
+    )
+    random_probability: float = Field(
+        default=0.1, ge=0, le=1, description="share that become a random token; the rest stay as they are"
+    )
+    pack: bool = Field(
+        default=False,
+        description="train on rows of max_length, joined from consecutive texts; dev and test stay text by text",
     )
     label_smoothing: float = Field(
         default=0.0,
@@ -54,6 +74,15 @@ class MaskedLMConfig(TaskConfig):
         lt=1,
         description="share of the target that is spread evenly over the vocabulary, in training only",
     )
+
+    @model_validator(mode="after")
+    def _probabilities_leave_no_less_than_nothing(self) -> Self:
+        if self.mask_probability + self.random_probability > 1:
+            raise ValueError(
+                f"mask_probability {self.mask_probability} and random_probability {self.random_probability} "
+                "are more than 1 together: lower one of them"
+            )
+        return self
 
 
 class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
@@ -65,66 +94,78 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
     def as_example(self, item: Any) -> MaskedLMExample:
         return MaskedLMExample(**text_record(item, self.name))
 
+    @property
+    def packed(self) -> bool:
+        return self.config.pack
+
     def featurize(self, example: MaskedLMExample, tokenizer: Tokenizer) -> list[Row]:
-        rows = window_rows(
-            tokenizer.encode(example.text), tokenizer, max_length=self.config.max_length, overlap=0
-        )
+        """Rows whose target ``words`` is 1 where a word begins, 0 inside it, IGNORE at special tokens."""
+        encoding = tokenizer.encode(example.text)
+        rows = window_rows(encoding, tokenizer, max_length=self.config.max_length, overlap=0)
+        begins_L = self._word_begins(example.text, encoding.offsets)
         for row in rows:
-            row.targets["original"] = [IGNORE] * len(row)
-        if self.config.whole_words:
-            words = np.zeros(len(example.text) + 1, dtype=np.int64)
-            for number, (start, end) in enumerate(
-                segment_words(example.text, segmenter=self.config.segmenter)
-            ):
-                words[start:end] = number
-            for row in rows:
-                first, stop = row.content
-                inside = range(first, stop)
-                row.words = [int(words[row.offsets[i][0]]) if i in inside else -1 for i in range(len(row))]
+            first, stop = row.content
+            words_T = np.full(len(row), IGNORE)
+            words_T[first:stop] = begins_L[row.window : row.window + stop - first]
+            row.targets["words"] = words_T
         return rows
 
-    def augment(self, row: Row, rng: np.random.Generator, tokenizer: Tokenizer) -> Row:
-        first, _ = row.content
-        chosen = first + self._choose(row, rng)
-        ids = np.array(row.inputs["input_ids"])
-        original = np.full(len(row), IGNORE)
-        original[chosen] = ids[chosen]
-        fate = rng.random(len(chosen))
+    def _word_begins(self, text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+        """(L,), at which tokens of the text a word begins."""
+        if self.config.masking == "token":
+            return np.ones(len(offsets), dtype=np.bool_)
+        borders_C = np.zeros(len(text) + 1, dtype=np.int64)
+        # what lies between two words, if anything does, is a unit of its own
+        borders_C[[at for word in segment_words(text, segmenter=self.config.segmenter) for at in word]] = 1
+        word_L = np.cumsum(borders_C)[[start for start, _ in offsets]]
+        begins_L: NDArray[np.bool_] = np.diff(word_L, prepend=-1) != 0
+        return begins_L
+
+    def augment(self, batch: Arrays, tokenizer: Tokenizer) -> Arrays:
         if tokenizer.mask_id is None:
             raise UserError("masked_lm needs a tokenizer with a mask token, this backbone's has none")
-        ids[chosen[fate < MASKED]] = tokenizer.mask_id
-        random = chosen[(fate >= MASKED) & (fate < MASKED + RANDOM)]
-        ids[random] = tokenizer.random_ids(rng, len(random))
-        return Row(
-            inputs={**row.inputs, "input_ids": ids.tolist()},
-            targets={"original": original.tolist()},
-            offsets=row.offsets,
-            content=row.content,
-            window=row.window,
-        )
+        words_BT, key_B, ids_BT = batch["words"], batch["key"], batch["input_ids"]
+        hidden_BT = self._hidden(words_BT, key_B)
+        fate_BT = uniform(key_B, FATE, words_BT.shape[1])
+        mask, random = self.config.mask_probability, self.config.random_probability
+        seen_BT = np.where(hidden_BT & (fate_BT < mask), tokenizer.mask_id, ids_BT)
+        random_BT = hidden_BT & (fate_BT >= mask) & (fate_BT < mask + random)
+        ordinary = tokenizer.ordinary_ids
+        drawn_BT = uniform(key_B, REPLACEMENT, words_BT.shape[1])
+        seen_BT[random_BT] = ordinary[(drawn_BT[random_BT] * len(ordinary)).astype(np.int64)]
+        return {
+            **{name: array for name, array in batch.items() if name != "words"},
+            "input_ids": seen_BT,
+            "original": np.where(hidden_BT, ids_BT, IGNORE),
+        }
 
-    def _choose(self, row: Row, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Positions, from the first content token, of ``mask_share`` of the content tokens on average.
-
-        Words are taken in a drawn order. The one that would exceed the share is taken with the probability that makes
-        the expected number right, so that neither short rows nor long words move the share.
-        """
-        first, stop = row.content
-        wanted = (stop - first) * self.config.mask_share
-        if not row.words:
-            return np.sort(rng.permutation(stop - first)[: int(wanted + rng.random())])
-        _, word_T = np.unique(row.words[first:stop], return_inverse=True)
-        place_T = rng.permutation(len(np.bincount(word_T)))[word_T]
-        sizes = np.bincount(place_T)
-        ends = np.cumsum(sizes)
-        taken = int(np.searchsorted(ends, wanted, side="right"))
-        if taken < len(sizes):
-            taken += int(rng.random() < (wanted - (ends[taken] - sizes[taken])) / sizes[taken])
-        return np.flatnonzero(place_T < taken)
+    def _hidden(self, words_BT: NDArray[np.int64], key_B: NDArray[np.int64]) -> NDArray[np.bool_]:
+        content_BT = words_BT != IGNORE
+        unit_BT = numbered(words_BT == 1, content_BT)
+        if self.config.masking in ("ngram", "span"):
+            lengths = NGRAMS if self.config.masking == "ngram" else SPANS
+            unit_BT = runs(unit_BT, content_BT, lengths, key_B)
+        return chosen(unit_BT, content_BT, self.config.mask_share, key_B)
 
     def evaluation_rows(self, example: MaskedLMExample, tokenizer: Tokenizer) -> list[Row]:
-        rng = np.random.default_rng(zlib.crc32(example.text.encode()))
-        return [self.augment(row, rng, tokenizer) for row in self.featurize(example, tokenizer)]
+        """Hidden as in training, by draws that are a function of the text."""
+        rows = self.featurize(example, tokenizer)
+        batch = stack(rows, tokenizer.pad_id)
+        numbers_B = np.arange(len(rows))
+        batch["key"] = row_keys(
+            zlib.crc32(example.text.encode("utf-8", "surrogatepass")), 0, numbers_B, numbers_B
+        )
+        batch = self.augment(batch, tokenizer)
+        return [
+            Row(
+                inputs={**row.inputs, "input_ids": batch["input_ids"][i, : len(row)].tolist()},
+                targets={"original": batch["original"][i, : len(row)].tolist()},
+                offsets=row.offsets,
+                content=row.content,
+                window=row.window,
+            )
+            for i, row in enumerate(rows)
+        ]
 
     def build_head(self, backbone: Backbone) -> Head:
         return MaskedLMHead(

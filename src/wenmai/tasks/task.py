@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.data.rows import Row
+from wenmai.data.rows import Arrays, Row
 from wenmai.errors import UserError
 from wenmai.heads.head import Head
 from wenmai.metrics.scores import Scores
@@ -105,12 +105,20 @@ class Task(ABC, Generic[E, C]):
     def featurize(self, example: E, tokenizer: Tokenizer) -> list[Row]:
         """Rows for the backbone, with targets if the example is labelled. At least one row, also for empty text."""
 
-    def augment(self, row: Row, rng: np.random.Generator, tokenizer: Tokenizer) -> Row:
-        """The row as this epoch's training sees it; ``rng`` is keyed by (seed, epoch, example, row).
+    @property
+    def packed(self) -> bool:
+        """Whether consecutive examples are joined to rows of ``max_length`` for training; see ``data/packing.py``."""
+        return False
 
-        ``row.offsets`` is empty here: training has no use for it, so it is not kept.
+    def augment(self, batch: Arrays, tokenizer: Tokenizer) -> Arrays:
+        """The rows as this epoch's training sees them.
+
+        Args:
+            batch: of :func:`wenmai.data.rows.stack`, and ``key`` (B,), a hash of (seed, epoch, example, row): draws
+                must be functions of it (``wenmai.data.draws``) and of nothing else, so that they are the same after
+                resuming, in any process and beside any other rows. Its arrays may be changed.
         """
-        return row
+        return batch
 
     def evaluation_rows(self, example: E, tokenizer: Tokenizer) -> list[Row]:
         """The rows that a labelled example is scored by; the same in every evaluation."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from wenmai.atomic import write_text
@@ -96,12 +96,9 @@ def batches_of(
     def featurize(example: Any) -> list[Row]:
         return task.featurize(example, tokenizer)
 
-    def augment(row: Row, rng: np.random.Generator) -> Row:
-        return task.augment(row, rng, tokenizer)
-
     features = features_in_memory(examples, featurize)
     units = measure(features, rows_stay_together=task.rows_stay_together)
-    maker = BatchMaker(features, units, augment, tokenizer.pad_id, seed=0)
+    maker = BatchMaker(features, units, partial(task.augment, tokenizer=tokenizer), tokenizer.pad_id, seed=0)
     for part in Plan(units, StepSize(tokens=tokens), seed=0).steps(0):
         yield maker(part, 0)
 

@@ -12,7 +12,7 @@ from wenmai.atomic import unwritable, write_text
 if TYPE_CHECKING:
     from wenmai.training.trackers import Trackers
 
-TIMES = ("tokens_per_second", "seconds", "memory_mb")
+TIMES = ("tokens_per_second", "waiting", "seconds", "memory_mb")
 """What of a line of the log differs from run to run."""
 
 

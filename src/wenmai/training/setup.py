@@ -19,7 +19,10 @@ from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.config import RunConfig, TrainConfig
 from wenmai.data.batching import BatchMaker, Plan, StepSize, measure
 from wenmai.data.examples import Examples
+from wenmai.data.features import Features
 from wenmai.data.featurizing import build_features
+from wenmai.data.packing import Groups, packing
+from wenmai.data.rows import Row
 from wenmai.data.split import load_splits
 from wenmai.errors import ConfigError, DataError, Problem, UserError
 from wenmai.progress import SILENT, Progress
@@ -50,6 +53,8 @@ class Prepared:
     """What a run is made of."""
 
     data: dict[str, Examples[Any]]
+    groups: Groups[Any] | None
+    """What the training set's rows are made of where they are packed."""
     task: Task[Any, Any]
     tokenizer: Tokenizer
     model: Model
@@ -61,6 +66,14 @@ class Prepared:
     @property
     def total_steps(self) -> int:
         return sum(self.epoch_steps)
+
+    def place(self, unit: int) -> str:
+        """Where a unit comes from: ``train.jsonl:17``, or the first and the last record of a packed one."""
+        index = int(self.plan.units.example_N[unit])
+        if self.groups is None:
+            return self.data["train"].place(index)
+        places = [self.data["train"].place(i) for i in self.groups.range(index)]
+        return places[0] if len(places) == 1 else f"{places[0]} to {places[-1]}"
 
     def position(self, step: int) -> tuple[int, int]:
         """The epoch that step ``step`` (from 0) belongs to, and its place there."""
@@ -103,14 +116,10 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
     model = Model(backbone, task.build_head(backbone))
     prepare_model(model, config.train)
 
-    with parallel.first_here_first(), progress.task("tokenising", len(data["train"]), "examples") as step:
-        features = build_features(
-            data["train"],
-            partial(_featurize, task, tokenizer),
-            key_parts=[json.dumps(task.meta(), sort_keys=True, ensure_ascii=False), tokenizer.identity],
-            folder=feature_cache(config.data.cache),
-            advance=step.advance,
-        )
+    groups = Groups(data["train"]) if task.packed else None
+    kept = feature_cache(config.data.cache)
+    with parallel.first_here_first():
+        features = _features(task, tokenizer, data["train"], groups, kept, progress)
     units = measure(features, rows_stay_together=task.rows_stay_together)
     plan = Plan(units, step_size(config.train), config.seed)
     draws = task_type.augment is not Task.augment
@@ -122,13 +131,14 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
         )
     return Prepared(
         data=data,
+        groups=groups,
         task=task,
         tokenizer=tokenizer,
         model=model,
         maker=BatchMaker(
             features=features,
             units=units,
-            augment=partial(_augment, task, tokenizer) if draws else None,
+            augment=partial(task.augment, tokenizer=tokenizer) if draws else None,
             pad_id=tokenizer.pad_id,
             seed=config.seed,
         ),
@@ -211,12 +221,34 @@ def refuse_unknown_labels(task: Task[Any, Any], data: dict[str, Examples[Any]]) 
         raise DataError(f"{len(problems)} labels can't be used:", problems)
 
 
-def _featurize(task: Task[Any, Any], tokenizer: Tokenizer, example: Any) -> Any:
-    return task.featurize(example, tokenizer)
+def _features(
+    task: Task[Any, Any],
+    tokenizer: Tokenizer,
+    examples: Examples[Any],
+    groups: Groups[Any] | None,
+    folder: Path | None,
+    progress: Progress,
+) -> Features:
+    """The rows of the training set, of each example or of each group of them."""
+    key_parts = [json.dumps(task.meta(), sort_keys=True, ensure_ascii=False), tokenizer.identity]
 
+    def featurize(example: Any) -> list[Row]:
+        return task.featurize(example, tokenizer)
 
-def _augment(task: Task[Any, Any], tokenizer: Tokenizer, row: Any, rng: np.random.Generator) -> Any:
-    return task.augment(row, rng, tokenizer)
+    if groups is None:
+        with progress.task("tokenising", len(examples), "examples") as step:
+            return build_features(
+                examples, featurize, key_parts=key_parts, folder=folder, advance=step.advance
+            )
+    with progress.task("tokenising", len(groups), "groups of texts") as step:
+        return build_features(
+            groups,
+            packing(featurize, task.config.max_length),
+            key_parts=key_parts,
+            folder=folder,
+            at_once=1,
+            advance=step.advance,
+        )
 
 
 def _fingerprint(config: RunConfig, task: Task[Any, Any], train: Examples[Any]) -> str:

@@ -268,7 +268,7 @@ def refuse_not_finite(
 ) -> None:
     if math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16"):
         return
-    places = [work.data["train"].place(int(work.plan.units.example_N[unit])) for unit in units.tolist()]
+    places = [work.place(unit) for unit in units.tolist()]
     raise UserError(
         f"step {step + 1}: the loss is {loss} and the gradient norm {norm}, so the model can't learn on. "
         f"The step's examples: {', '.join(places[:20])}{' ...' if len(places) > 20 else ''}. "
@@ -307,6 +307,7 @@ def window_values(
         "tokens": state.tokens,
         "padding": round(1 - window["tokens"] / window["computed"], 6),
         "tokens_per_second": round(window["tokens"] / max(1e-9, trained), 1),
+        "waiting": round(seconds.get("data", 0.0) / max(1e-9, trained), 6),
         "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
         "memory_mb": round(machine.peak_memory() / 2**20, 1),
     }
