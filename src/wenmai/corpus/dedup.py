@@ -63,9 +63,18 @@ def dedup(job: Job, config: DedupConfig) -> dict[str, Any]:
     return finish(job, parts, chunks, outcomes, "dedup", duplicates=found)
 
 
-def text_key(text: str) -> int:
-    """Equal for texts that differ in punctuation, spaces, capitals and width only, and else once in 2^64 pairs."""
-    return key(0, "dedup", squeezed(text) or text)
+def bare(text: str) -> str:
+    """Letters and digits; a text without any stays as it is."""
+    return squeezed(text) or text
+
+
+def bare_key(text: str) -> int:
+    """Equal for equal texts, and else once in 2^64 pairs.
+
+    Args:
+        text: of :func:`bare`.
+    """
+    return key(0, "dedup", text)
 
 
 def _outcome(document: Document, row: int, exact: int, near: int) -> Document | Rejection:
@@ -81,16 +90,14 @@ def _sign(
 ) -> dict[str, Any]:
     """Writes the keys and signatures of a chunk's documents."""
     b, r = bands(config.threshold, config.permutations)
-    texts = (document.text for document in readable(read_chunk(chunk, reading)))
+    texts = (bare(document.text) for document in readable(read_chunk(chunk, reading)))
     exact: list[int] = []
     keys: list[Hashes] = []
     with parts.file("signatures", number, "rows").open("wb") as file:
         while batch := list(islice(texts, _BATCH)):
-            exact += [text_key(text) for text in batch]
+            exact += [bare_key(text) for text in batch]
             if config.near:
-                signed = signatures(
-                    [shingles(squeezed(text) or text, config.ngram) for text in batch], config.permutations
-                )
+                signed = signatures([shingles(text, config.ngram) for text in batch], config.permutations)
                 _write(file, signed)
                 keys.append(band_keys(signed, b, r))
     with parts.file("signatures", number, "keys").open("wb") as file:

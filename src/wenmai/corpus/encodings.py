@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Any, Literal
 
 from wenmai.errors import UserError
@@ -10,6 +11,7 @@ from wenmai.errors import UserError
 SAMPLE_BYTES = 1 << 20
 """How much of the start of a file decides."""
 Encoding = Literal["utf-8", "gb18030", "big5"]
+_UPPER_HALF = re.compile("[\x80-\u02ff]")
 WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # lead bytes of the frequent half of each table: level 1 of GB 2312, level 1 of Big5
 _FREQUENT = {"gb18030": range(0xB0, 0xD8), "big5": range(0xA4, 0xC7)}
@@ -57,7 +59,7 @@ def repair(text: str) -> str:
 
 def _suspicious(text: str) -> bool:
     """Mojibake of this kind has a character of Latin-1's upper half or a lone continuation; Chinese text has few."""
-    return any("\x80" <= character <= "\u02ff" for character in text)
+    return _UPPER_HALF.search(text) is not None
 
 
 def _ftfy() -> Any:

@@ -25,13 +25,13 @@ _RECALL = 0.95
 _SEED = 1
 
 
-def shingles(squeezed: str, n: int) -> Hashes:
+def shingles(bare: str, n: int) -> Hashes:
     """Hashes of all runs of n characters; a shorter text is one run.
 
     Args:
-        squeezed: see :func:`wenmai.corpus.contamination.squeezed`.
+        bare: see :func:`wenmai.corpus.dedup.bare`.
     """
-    points = code_points(squeezed)
+    points = code_points(bare)
     return ngram_hashes(points, min(n, max(1, len(points))))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,24 @@ def code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
+def growing_hashes(points: npt.NDArray[np.uint32], lengths: Sequence[int]) -> Iterator[tuple[int, Hashes]]:
+    """The hashes of :func:`ngram_hashes` for several lengths, for little more than the longest costs alone.
+
+    Args:
+        lengths: growing.
+
+    Yields:
+        each length with its hashes.
+    """
+    wide = points.astype(np.uint64) + np.uint64(1)
+    hashes, so_far = np.zeros(len(wide) + 1, np.uint64), 0
+    for n in lengths:
+        for i in range(so_far, min(n, len(wide))):
+            hashes = hashes[:-1] * _MULTIPLIER + wide[i:]
+        so_far = n
+        yield n, mixed(hashes) if n <= len(wide) else np.empty(0, np.uint64)
+
+
 def ngram_hashes(points: npt.NDArray[np.uint32], n: int) -> Hashes:
     """A 64-bit hash of every run of n code points.
 
@@ -25,15 +45,8 @@ def ngram_hashes(points: npt.NDArray[np.uint32], n: int) -> Hashes:
     Returns:
         shape (characters - n + 1,), empty if there are fewer than n.
     """
-    length = len(points) - n + 1
-    if length < 1:
-        return np.empty(0, np.uint64)
-    wide = points.astype(np.uint64) + np.uint64(1)
-    hashes = wide[:length].copy()
-    for i in range(1, n):
-        hashes *= _MULTIPLIER
-        hashes += wide[i : i + length]
-    return mixed(hashes)
+    ((_, hashes),) = growing_hashes(points, [n])
+    return hashes
 
 
 def mixed(hashes: Hashes) -> Hashes:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from wenmai.corpus.documents import Rejection
-from wenmai.corpus.ngrams import Hashes, code_points, ngram_hashes
+from wenmai.corpus.ngrams import Hashes, code_points, growing_hashes
 from wenmai.corpus.settings import RepetitionConfig
 
-_OFTEN = 3
+_OFTEN = 5
 """A run must come so often to be the frequent run of a short text."""
 
 
@@ -31,24 +31,24 @@ def duplicate_lines(text: str) -> tuple[float, float]:
 
 
 def top_ngram_share(hashes: Hashes, n: int) -> float:
-    """Share of characters in the most frequent run of n, where it comes at least three times.
+    """Share of characters in the most frequent run of n, where it comes at least five times.
 
     Args:
         hashes: of all runs, shape (characters - n + 1,).
     """
-    if not len(hashes):
+    ordered = np.sort(hashes)
+    if not (ordered[_OFTEN - 1 :] == ordered[: 1 - _OFTEN]).any():
         return 0.0
-    most = int(np.unique(hashes, return_counts=True)[1].max())
-    return min(1.0, most * n / (len(hashes) + n - 1)) if most >= _OFTEN else 0.0
+    most = int(np.unique(ordered, return_counts=True)[1].max())
+    return min(1.0, most * n / (len(hashes) + n - 1))
 
 
 def repeated_share(hashes: Hashes, n: int) -> float:
     """Share of characters that lie in a run of n which stood before; each character counts once."""
-    if not len(hashes):
+    ordered = np.sort(hashes)
+    if not (ordered[1:] == ordered[:-1]).any():
         return 0.0
     first = np.unique(hashes, return_index=True)[1]
-    if len(first) == len(hashes):
-        return 0.0
     again = np.ones(len(hashes), bool)
     again[first] = False
     edges = np.zeros(len(hashes) + n, np.int32)
@@ -69,10 +69,21 @@ def repetitive(text: str, limits: RepetitionConfig) -> Rejection | None:
                 "duplicate_lines", f"{characters:.2f} of its characters are in lines that stood before"
             )
     points = code_points(text)
-    for n, limit in limits.top_ngrams.items():
-        if limit < 1 and (share := top_ngram_share(ngram_hashes(points, n), n)) > limit:
-            return Rejection("frequent_run", f"{share:.2f} of it is one run of {n} characters")
-    for n, limit in limits.repeated_ngrams.items():
-        if limit < 1 and (share := repeated_share(ngram_hashes(points, n), n)) > limit:
-            return Rejection("repeated_runs", f"{share:.2f} of it stood before, in runs of {n} characters")
+    wanted = sorted({*limits.top_ngrams, *limits.repeated_ngrams})
+    often = again = True
+    for n, hashes in growing_hashes(points, wanted):
+        if not (often or again):
+            break  # what no short run does, no longer run does
+        if often and n in limits.top_ngrams:
+            share = top_ngram_share(hashes, n)
+            often = share > 0
+            if share > limits.top_ngrams[n]:
+                return Rejection("frequent_run", f"{share:.2f} of it is one run of {n} characters")
+        if again and n in limits.repeated_ngrams:
+            share = repeated_share(hashes, n)
+            again = share > 0
+            if share > limits.repeated_ngrams[n]:
+                return Rejection(
+                    "repeated_runs", f"{share:.2f} of it stood before, in runs of {n} characters"
+                )
     return None

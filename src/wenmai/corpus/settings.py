@@ -34,8 +34,8 @@ class RepetitionConfig(Section):
     duplicate_lines: Share = Field(default=0.3, description="lines that stood before, among all lines")
     duplicate_line_characters: Share = Field(default=0.2, description="characters in such lines")
     top_ngrams: dict[int, Share] = Field(
-        default={3: 0.2, 5: 0.16},
-        description="n -> characters covered by the most frequent run of n characters, if it comes three times",
+        default={3: 0.3, 5: 0.25},
+        description="n -> characters covered by the most frequent run of n characters, if it comes five times",
     )
     repeated_ngrams: dict[int, Share] = Field(
         default={8: 0.25, 16: 0.15}, description="n -> characters in runs of n that stood before"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wenmai.corpus.counting import merged
-from wenmai.corpus.dedup import text_key
+from wenmai.corpus.dedup import bare, bare_key
 from wenmai.corpus.inputs import CHUNK_BYTES, chunks_of, unpack
 from wenmai.corpus.ngrams import code_points
 from wenmai.corpus.reading import read_chunk
@@ -66,7 +66,7 @@ def statistics(
                 lengths[np.searchsorted(LENGTHS, len(text), side="right") - 1] += 1
                 scripts += script_counts(text)
                 np.add.at(points, code_points(text), 1)
-                keys.append(text_key(text))
+                keys.append(bare_key(bare(text)))
             np.array(keys, np.uint64).tofile(folder / f"keys-{number}")
             used = np.flatnonzero(points)
             found["lengths"] = dict(zip(map(str, LENGTHS), lengths.tolist(), strict=True))

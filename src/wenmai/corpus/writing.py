@@ -11,6 +11,7 @@ from wenmai.corpus.documents import Document, Rejection
 from wenmai.errors import UserError
 
 Form = Literal["jsonl", "line", "document"]
+_OF_REJECTS = ("reason", "detail", "place", "text")
 _EMPTY_LINES = re.compile(r"\n\s*\n")
 
 
@@ -43,5 +44,6 @@ def written_reject(document: Document, rejection: Rejection) -> str:
         "detail": rejection.detail,
         "place": document.place,
         "text": document.text,
+        **{name: value for name, value in document.fields.items() if name not in _OF_REJECTS},
     }
     return json.dumps(record, ensure_ascii=False) + "\n"
