@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "wenmai"
 
 LEVELS = {
-    "text": 0, "errors": 0, "metrics": 0, "atomic": 0, "progress": 0, "version": 0,
+    "text": 0, "errors": 0, "metrics": 0, "atomic": 0, "progress": 0, "processes": 0, "version": 0,
     "data": 1, "corpus": 1, "heads": 1, "backbones": 1, "samples": 0,
     "tasks": 2,
     "config": 3, "bundle": 3,

@@ -20,9 +20,9 @@ from wenmai.data import featurizing
 from wenmai.data.examples import Examples, read_examples
 from wenmai.data.features import Features
 from wenmai.data.featurizing import build_features, content_key, trim
-from wenmai.data.processes import QUOTA, in_order, usable_cores
 from wenmai.data.rows import Row
 from wenmai.errors import UserError
+from wenmai.processes import QUOTA, in_order, usable_cores
 
 
 class Text(BaseModel):
@@ -312,5 +312,5 @@ def test_a_containers_quota_counts(
 ) -> None:
     assert QUOTA.is_absolute()
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr("wenmai.data.processes.QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("wenmai.processes.QUOTA", tmp_path / "cpu.max")
     assert usable_cores() == (cores or len(os.sched_getaffinity(0)))

@@ -31,8 +31,8 @@ from wenmai.data.features import (
     features_in_memory,
     write_features,
 )
-from wenmai.data.processes import in_order, usable_cores
 from wenmai.data.rows import Row
+from wenmai.processes import in_order, usable_cores
 from wenmai.version import __version__
 
 E = TypeVar("E", covariant=True)

@@ -16,8 +16,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from wenmai.data.processes import usable_cores
 from wenmai.errors import UserError
+from wenmai.processes import usable_cores
 
 STOPPING_MAY_TAKE = 600
 """Seconds that the processes have to finish their step and to save before they are killed."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from wenmai.data.batching import BatchMaker, Ints, Plan
-from wenmai.data.processes import can_fork
 from wenmai.data.rows import Batch
 from wenmai.errors import UserError
+from wenmai.processes import can_fork
 
 Key = tuple[int, Ints]
 """Epoch and units of one micro-batch."""

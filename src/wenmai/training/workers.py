@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from wenmai.data.processes import usable_cores
+from wenmai.processes import usable_cores
 from wenmai.training.journal import Journal
 from wenmai.training.loader import Loaded, steps_from
 from wenmai.training.machine import Machine
