@@ -14,7 +14,7 @@ class BackboneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="e5-small, a folder, or a name on the Hugging Face hub")
+    model: str = Field(description="a shipped model, e5-small, a folder, or a name on the Hugging Face hub")
     weights: Literal["pretrained", "random"] = Field(
         default="pretrained", description="random: only the architecture and the tokenizer are taken"
     )
