@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from wenmai.config import load_config
     from wenmai.data.examples import read_examples
     from wenmai.evaluation.evaluate import evaluate
+    from wenmai.inference.pipeline import pipeline
     from wenmai.inference.predictor import load
     from wenmai.tasks import TASKS
     from wenmai.training.trainer import train
 
-__all__ = ["TASKS", "__version__", "evaluate", "load", "load_config", "read_examples", "train"]
+__all__ = ["TASKS", "__version__", "evaluate", "load", "load_config", "pipeline", "read_examples", "train"]
 
 _HOMES = {
     "TASKS": "wenmai.tasks",
     "evaluate": "wenmai.evaluation.evaluate",
     "load": "wenmai.inference.predictor",
     "load_config": "wenmai.config",
+    "pipeline": "wenmai.inference.pipeline",
     "read_examples": "wenmai.data.examples",
     "train": "wenmai.training.trainer",
 }

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from wenmai.atomic import recover_folder, unwritable, writing_folder
 from wenmai.backbones.load import HEAD_PREFIX, load_folder
+from wenmai.backbones.shipped import shipped_folder, shipped_models
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.errors import BundleError, UserError
 from wenmai.tasks import TASKS
@@ -95,18 +96,28 @@ The encoder alone opens with `transformers.AutoModel` and `transformers.AutoToke
 """
 
 
+def has_bundle(path: Path) -> bool:
+    """Whether :func:`bundle_folder` finds one."""
+    return shipped_folder(path) is not None or any(
+        (folder / MANIFEST).is_file() for folder in (path, path / "bundle")
+    )
+
+
 def bundle_folder(path: Path) -> Path:
-    """The bundle that a path means: itself, or the ``bundle/`` of a run folder.
+    """The bundle that a path means: a shipped model's by its name, itself, or the ``bundle/`` of a run folder.
 
     Raises:
         BundleError: there is none.
     """
+    if shipped := shipped_folder(path):
+        return shipped
     for folder in (path, path / "bundle"):
         recover_folder(folder)
         if (folder / MANIFEST).is_file():
             return folder
     if not path.is_dir():
-        raise BundleError(f"{path}: no such folder; give the folder of a run or its bundle/")
+        names = "".join(f", or {name}" for name in shipped_models())
+        raise BundleError(f"{path}: no such folder; give the folder of a run or its bundle/{names}")
     raise BundleError(
         f"{path}: is no bundle, {MANIFEST} is missing in it and in bundle/; a run has its bundle after the first "
         "evaluation, or at its end"
@@ -114,7 +125,7 @@ def bundle_folder(path: Path) -> Path:
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Opens a bundle, or the bundle of a run folder.
+    """Opens a bundle, the bundle of a run folder, or a shipped model.
 
     Raises:
         BundleError: it is missing, damaged, or was written by a newer version.

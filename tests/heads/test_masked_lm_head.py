@@ -11,7 +11,7 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
 from wenmai.heads.head import IGNORE
-from wenmai.heads.masked_lm import MaskedLMHead
+from wenmai.heads.masked_lm import ASKED, MaskedLMHead
 
 H, V = 6, 11
 
@@ -68,6 +68,19 @@ def test_evaluation_outputs_are_numbers_a_token(model, batch):
     assert outputs["right"][0, 1] == 1 and outputs["right"][1, 0] == 0 and outputs["right"].shape == (2, 4)
     expected = cross_entropy(logits.transpose(1, 2), batch["original"], reduction="none")
     torch.testing.assert_close(outputs["loss"], expected)
+
+
+def test_masks_of_users_get_their_logits_and_no_loss(model, batch):
+    original_BT = torch.tensor([[IGNORE, ASKED, 3, ASKED], [ASKED, IGNORE, IGNORE, IGNORE], [IGNORE] * 4])
+    hidden_BTH = torch.cat([HIDDEN, HIDDEN[:1]])
+    outputs = model.head.evaluation_outputs(hidden_BTH, torch.ones(3, 4), {"original": original_BT})
+    logits = model.head(hidden_BTH, torch.ones(3, 4))["logits"]
+    assert outputs["asked_logits"].shape == (3, 2, V)  # at masks only
+    torch.testing.assert_close(outputs["asked_logits"][0], logits[0, [1, 3]])
+    torch.testing.assert_close(outputs["asked_logits"][1, 0], logits[1, 0])
+    assert not outputs["asked_logits"][1, 1].any() and not outputs["asked_logits"][2].any()
+    assert outputs["counted"].nonzero().tolist() == [[0, 2]] == outputs["loss"].nonzero().tolist()
+    assert "asked_logits" not in model.head.evaluation_outputs(HIDDEN, MASK, batch)
 
 
 def test_nothing_hidden_is_zero_with_a_graph(model):

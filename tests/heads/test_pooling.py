@@ -3,14 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wenmai.heads.pooling import pool
+from wenmai.heads.pooling import pool, tokens_pooled
 
 HIDDEN = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]]])
 MASK = torch.tensor([[1, 1, 0]])
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"), [("cls", [1.0, -4.0]), ("mean", [2.0, -3.0]), ("max", [3.0, -2.0])]
+    ("how", "expected"),
+    [("cls", [1.0, -4.0]), ("mean", [2.0, -3.0]), ("max", [3.0, -2.0]), ("last", [3.0, -2.0])],
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_by_hand_in_every_precision(how, expected, dtype):
@@ -29,6 +30,16 @@ def test_what_stands_in_padding_is_of_no_account(how):
 @pytest.mark.parametrize("how", ["mean", "max"])
 def test_row_of_padding_is_zero(how):
     assert pool(HIDDEN, torch.zeros(1, 3), how).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("how", ["cls", "mean", "max", "last"])
+def test_only_what_is_said_to_be_looked_at_is(how):
+    read = tokens_pooled(MASK, how)
+    spoiled = HIDDEN.clone()
+    if read is not None:
+        assert read.sum() == 1
+        spoiled[~read] = torch.nan
+    assert torch.equal(pool(spoiled, MASK, how), pool(HIDDEN, MASK, how))
 
 
 def test_mean_of_many_half_precision_values_is_summed_in_fp32():

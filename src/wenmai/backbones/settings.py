@@ -17,7 +17,8 @@ class BackboneConfig(BaseModel):
 
     model: str | None = Field(
         default=None,
-        description="e5-small, a folder, or a name on the Hugging Face hub; this or architecture must be given",
+        description="a shipped model, e5-small, a folder, or a name on the Hugging Face hub; "
+        "this or architecture must be given",
     )
     architecture: dict[str, Any] | None = Field(
         default=None,

@@ -31,7 +31,9 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="instead of the file's: train.epochs=5")
 ]
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a run folder or its bundle/")]
+BundleFolder = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="a run folder, its bundle/, or a shipped model")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
 

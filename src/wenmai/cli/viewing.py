@@ -15,7 +15,8 @@ def info(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="run, bundle or model folder, hub name, e5-small, or a run's CONFIG"
+            metavar="MODEL",
+            help="run, bundle or model folder, shipped or hub name, e5-small, or a run's CONFIG",
         ),
     ],
     overrides: Overrides = None,

@@ -12,6 +12,9 @@ from wenmai.heads.cross_entropy import one_of_labels
 from wenmai.heads.divergence import softmax_divergence
 from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
 
+ASKED = -1
+"""The target of a mask that the user wrote: nobody knows what belongs there. Only prediction has such targets."""
+
 
 class MaskedLMHead(Head):
     """Dense, GELU, LayerNorm, then the word embeddings as the output matrix (Devlin et al. 2019).
@@ -20,11 +23,12 @@ class MaskedLMHead(Head):
         ``logits`` (B, T, V) over the vocabulary. V is so large that all logits would be most of a step's
         memory, so training gets them for the M hidden tokens only, (M, V), and evaluation gets three numbers
         a token instead, each (B, T) and 0 where nothing was hidden: ``loss``, ``counted`` (1), and ``right``
-        (1 if the best guess is).
+        (1 if the best guess is). Where the user asks, evaluation gets ``asked_logits`` (B, N, V) as well, of each
+        row's masks in their order and zeros behind them, N being the most in a row.
 
     Targets:
-        ``original`` (B, T), the id that was hidden, IGNORE elsewhere. The loss is cross-entropy, the count M; so
-        is the divergence of two passes.
+        ``original`` (B, T), the id that was hidden, ASKED where a user asks for it, IGNORE elsewhere. The loss is
+        cross-entropy, the count M; so is the divergence of two passes.
 
     Args:
         hidden_size: H.
@@ -69,17 +73,30 @@ class MaskedLMHead(Head):
 
     def evaluation_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         original_BT = batch["original"]
-        hidden_away_BT = original_BT != IGNORE
+        asked_BT = original_BT == ASKED
+        hidden_away_BT = (original_BT != IGNORE) & ~asked_BT
         original_M = original_BT[hidden_away_BT]
         logits_MV = widened(self._logits(hidden_BTH[hidden_away_BT]))
         loss_M = cross_entropy(logits_MV, original_M, reduction="none")
         right_M = logits_MV.argmax(dim=-1) == original_M
         nothing_BT = loss_M.new_zeros(original_BT.shape)
-        return {
+        outputs = {
             "loss": nothing_BT.masked_scatter(hidden_away_BT, loss_M),
             "counted": hidden_away_BT.to(loss_M.dtype),
             "right": nothing_BT.masked_scatter(hidden_away_BT, right_M.to(loss_M.dtype)),
         }
+        if asked_BT.any():
+            outputs["asked_logits"] = self._asked_logits(hidden_BTH, asked_BT)
+        return outputs
+
+    def _asked_logits(self, hidden_BTH: Tensor, asked_BT: Tensor) -> Tensor:
+        row_M, place_M = asked_BT.nonzero(as_tuple=True)
+        slot_M = asked_BT.cumsum(dim=1)[row_M, place_M] - 1
+        logits_MV = self._logits(hidden_BTH[row_M, place_M])
+        rows, most = len(asked_BT), int(asked_BT.sum(dim=1).max())
+        logits_BNV = logits_MV.new_zeros(rows, most, logits_MV.shape[1])
+        logits_BNV[row_M, slot_M] = logits_MV
+        return logits_BNV
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
         """Takes the outputs of :meth:`training_outputs` and of :meth:`forward` alike."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wenmai.heads.head import widened
 
-Pooling = Literal["cls", "mean", "max"]
+Pooling = Literal["cls", "mean", "max", "last"]
 
 
 def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
@@ -18,7 +18,7 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
     ``cls`` takes the first token: right for backbones whose pre-training used it (BERT), and the cheapest.
     ``mean`` averages all tokens, special ones included: the usual choice for embeddings (Reimers & Gurevych
     2019), and what E5 was trained with. ``max`` takes the largest value of every dimension: for labels that
-    one word decides.
+    one word decides. ``last`` takes the last token: for decoders, where only it has seen the whole text.
 
     Args:
         hidden_BTH: hidden states of the backbone.
@@ -31,6 +31,8 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
     """
     if how == "cls":
         return hidden_BTH[:, 0]
+    if how == "last":
+        return hidden_BTH[torch.arange(len(mask_BT)), _last(mask_BT)]
     token_BT1 = mask_BT.bool()[..., None]
     if how == "mean":
         # filled, not multiplied by the mask: padding may hold anything, and NaN times 0 is NaN
@@ -44,8 +46,13 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
 
 def tokens_pooled(mask_BT: Tensor, how: Pooling) -> Tensor | None:
     """Which tokens :func:`pool` looks at, booleans (B, T); None: all."""
-    if how != "cls":
+    if how not in ("cls", "last"):
         return None
-    first_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
-    first_BT[:, 0] = True
-    return first_BT
+    read_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
+    read_BT[torch.arange(len(mask_BT)), 0 if how == "cls" else _last(mask_BT)] = True
+    return read_BT
+
+
+def _last(mask_BT: Tensor) -> Tensor:
+    """The place of each row's last token, (B,)."""
+    return (mask_BT.sum(dim=1).long() - 1).clamp(min=0)

@@ -58,25 +58,30 @@ def _chunk(
     places.sort(key=lambda place: len(rows[place[0]][place[1]]))
     waiting: dict[int, dict[int, RowOutputs]] = {}
     done: list[Prediction] = [{}] * len(examples)
-    for batch in _within_budget(places, rows, tokens_per_batch):
+    for batch in within_budget(places, rows, tokens_per_batch):
         for (i, j), outputs in zip(batch, _outputs(model, tokenizer, batch, rows), strict=True):
             own = waiting.setdefault(i, {})
             own[j] = outputs
             if len(own) == len(rows[i]):
-                done[i] = _decoded(task, waiting.pop(i), rows[i], examples[i])
+                done[i] = _answered(task, tokenizer, waiting.pop(i), rows[i], examples[i])
     return done
 
 
-def _decoded(
-    task: Task[Any, Any], outputs: Mapping[int, RowOutputs], rows: Sequence[Row], example: Example
+def _answered(
+    task: Task[Any, Any],
+    tokenizer: Tokenizer,
+    outputs: Mapping[int, RowOutputs],
+    rows: Sequence[Row],
+    example: Example,
 ) -> Prediction:
-    prediction = task.decode([outputs[j] for j in range(len(rows))], rows, example)
+    prediction = task.answer([outputs[j] for j in range(len(rows))], rows, example, tokenizer)
     return prediction if example.id is None else {"id": example.id, **prediction}
 
 
-def _within_budget(
+def within_budget(
     places: Sequence[tuple[int, int]], rows: Sequence[Sequence[Row]], tokens: int
 ) -> Iterator[list[tuple[int, int]]]:
+    """Batches of at most so many tokens, padding counted, of rows given by (example, row) in order of their length."""
     batch: list[tuple[int, int]] = []
     for place in places:
         # sorted by length, so this row is the longest so far

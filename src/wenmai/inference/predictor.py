@@ -9,6 +9,7 @@ from typing import Any, overload
 import torch
 
 from wenmai.bundle import load_bundle
+from wenmai.errors import UserError
 from wenmai.inference.engine import TOKENS_PER_BATCH, predictions
 from wenmai.tasks.task import Example, Prediction
 
@@ -17,7 +18,7 @@ class Predictor:
     """A loaded bundle.
 
     Args:
-        folder: a bundle, or a run folder that has one.
+        folder: a bundle, a run folder that has one, or the name of a shipped model.
         device: ``auto`` takes a GPU where there is one.
         tokens_per_batch: budget of one forward pass, padding counted.
     """
@@ -26,8 +27,7 @@ class Predictor:
         bundle = load_bundle(Path(folder))
         self.task = bundle.task
         self.tokenizer = bundle.tokenizer
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.model = bundle.model.to(chosen).eval()
+        self.model = bundle.model.to(chosen_device(device)).eval()
         self.model.backbone.set_padding_free("auto")
         self.tokens_per_batch = tokens_per_batch
 
@@ -60,8 +60,24 @@ class Predictor:
         )
 
 
+def chosen_device(name: str) -> torch.device:
+    """``auto`` is a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"device {name!r} can't be used here ({str(error).splitlines()[0]}): give auto, cpu or cuda:N"
+        ) from error
+    return device
+
+
 def load(folder: str | Path, *, device: str = "auto") -> Predictor:
-    """Opens a bundle (or the bundle of a run folder) for prediction.
+    """Opens a bundle (or the bundle of a run folder, or a shipped model) for prediction.
 
     Raises:
         BundleError: the folder is missing, damaged or of another version.

@@ -8,7 +8,7 @@ offsets, because Chinese words always touch.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from wenmai.heads.head import Head
 from wenmai.heads.masked_lm import MaskedLMHead
 from wenmai.metrics.language_model import language_model_scores
 from wenmai.metrics.scores import Scores
+from wenmai.tasks.fill_mask import TOP_K, fillings, is_asked, prompt_rows
 from wenmai.tasks.masking import chosen, numbered, runs
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.windows import window_rows
@@ -45,6 +46,17 @@ class MaskedLMExample(Example):
     @property
     def length(self) -> int:
         return len(self.text)
+
+
+class Prompt(MaskedLMExample):
+    """A text that a user asks about: with masks, what belongs there; without, how likely it is."""
+
+    top_k: int = Field(default=TOP_K, ge=1)
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @property
+    def labelled(self) -> bool:
+        return False
 
 
 class MaskedLMConfig(TaskConfig):
@@ -92,7 +104,10 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
     Config = MaskedLMConfig
 
     def as_example(self, item: Any) -> MaskedLMExample:
-        return MaskedLMExample(**text_record(item, self.name))
+        options = ("top_k", "targets") if isinstance(item, Mapping) else ()
+        return Prompt(
+            **text_record(item, self.name), **{key: item[key] for key in options if item.get(key) is not None}
+        )
 
     @property
     def packed(self) -> bool:
@@ -100,6 +115,13 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
 
     def featurize(self, example: MaskedLMExample, tokenizer: Tokenizer) -> list[Row]:
         """Rows whose target ``words`` is 1 where a word begins, 0 inside it, IGNORE at special tokens."""
+        if isinstance(example, Prompt):
+            return prompt_rows(
+                example.text,
+                tokenizer,
+                max_length=self.config.max_length,
+                mask_share=self.config.mask_share,
+            )
         encoding = tokenizer.encode(example.text)
         rows = window_rows(encoding, tokenizer, max_length=self.config.max_length, overlap=0)
         begins_L = self._word_begins(example.text, encoding.offsets)
@@ -182,6 +204,25 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
             "loss": round(float(sum(out["loss"].sum() for out in outputs)), 6),
             "tokens": int(sum(out["counted"].sum() for out in outputs)),
             "right": int(sum(out["right"].sum() for out in outputs)),
+        }
+
+    def answer(
+        self,
+        outputs: Sequence[RowOutputs],
+        rows: Sequence[Row],
+        example: MaskedLMExample,
+        tokenizer: Tokenizer,
+    ) -> Prediction:
+        if not isinstance(example, Prompt):
+            return self.decode(outputs, rows, example)
+        if is_asked(rows[0]):
+            return fillings(
+                outputs, rows, example.text, tokenizer, top_k=example.top_k, targets=example.targets
+            )
+        scored = self.decode(outputs, rows, example)
+        return {
+            **scored,
+            "perplexity": round(float(self.score([example], [scored]).values()["perplexity"]), 4),
         }
 
     def score(self, examples: Sequence[MaskedLMExample], predictions: Sequence[Prediction]) -> Scores:

@@ -131,6 +131,12 @@ class Task(ABC, Generic[E, C]):
     def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: E) -> Prediction:
         """The prediction from the outputs of all rows of one example: torch, ONNX and the server alike."""
 
+    def answer(
+        self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: E, tokenizer: Tokenizer
+    ) -> Prediction:
+        """What prediction calls: :meth:`decode`, unless the answer consists of pieces of the vocabulary."""
+        return self.decode(outputs, rows, example)
+
     @abstractmethod
     def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Scores:
         """Examples and predictions in the same order; its values hold ``primary_metric``."""

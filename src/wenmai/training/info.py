@@ -113,7 +113,8 @@ def model_info(
     """Everything about a model.
 
     Args:
-        name: a run folder, a bundle, a model folder, a name on the hub, ``e5-small``, or the configuration of a run.
+        name: a run folder, a bundle, a model folder, a shipped model, a name on the hub, ``e5-small``, or the
+            configuration of a run.
         overrides: of a configuration: ``train.freeze=['backbone.*']``.
         tokens: of a micro-batch; default: the run's, else 2048.
         length: tokens of a row.

@@ -1,4 +1,4 @@
-"""A model by any of its names: a run, a bundle, a model folder, a hub name, or a configuration of a run to come."""
+"""A model by any of its names: a run, a bundle, a model folder, a shipped or hub name, a configuration of a run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from wenmai.backbones.e5 import e5_folder
 from wenmai.backbones.hub import find_model
-from wenmai.backbones.load import E5_NAME, Backbone, load_backbone
+from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.settings import BackboneConfig
+from wenmai.backbones.shipped import E5_NAME
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.bundle import MANIFEST, load_bundle
+from wenmai.bundle import has_bundle, load_bundle
 from wenmai.config import RunConfig, TrainConfig, load_config
 from wenmai.data.split import load_splits
 from wenmai.errors import UserError
@@ -51,12 +52,12 @@ def open_model(name: str, overrides: Sequence[str] = ()) -> Opened:
     """
     path = Path(name)
     config = path / "config.yaml" if path.is_dir() else path
-    bundles = [folder for folder in (path, path / "bundle") if (folder / MANIFEST).is_file()]
-    if overrides and bundles:
+    trained = has_bundle(path)
+    if overrides and trained:
         raise UserError(
             f"{' '.join(overrides)}: {name} is trained already; give the configuration to look at a change"
         )
-    if bundles:
+    if trained:
         bundle = load_bundle(path)
         run = bundle.folder.parent / "config.yaml"
         train = load_config(run).train if run.is_file() else None
