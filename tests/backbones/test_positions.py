@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    AlbertConfig,
     AutoModel,
     AutoTokenizer,
+    BertConfig,
+    BigBirdConfig,
     DistilBertConfig,
-    DistilBertModel,
     ElectraConfig,
-    ElectraModel,
+    ErnieConfig,
     GPT2Config,
-    GPT2Model,
+    LongformerConfig,
     ModernBertConfig,
     ModernBertModel,
     RobertaConfig,
-    RobertaModel,
     RoFormerConfig,
     RoFormerModel,
     XLNetConfig,
@@ -45,28 +47,37 @@ SIZE: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
-KINDS = ("bert", "roberta", "electra", "distilbert", "gpt2")
+KINDS: dict[str, Callable[[int], Any]] = {
+    "bert": lambda vocab: BertConfig(vocab_size=vocab, max_position_embeddings=HAVE, **SIZE),
+    "roberta": lambda vocab: RobertaConfig(
+        vocab_size=vocab, max_position_embeddings=HAVE + 2, pad_token_id=1, **SIZE
+    ),
+    "electra": lambda vocab: ElectraConfig(
+        vocab_size=vocab, max_position_embeddings=HAVE, embedding_size=8, **SIZE
+    ),
+    "ernie": lambda vocab: ErnieConfig(vocab_size=vocab, max_position_embeddings=HAVE, **SIZE),
+    "albert": lambda vocab: AlbertConfig(
+        vocab_size=vocab, max_position_embeddings=HAVE, embedding_size=8, **SIZE
+    ),
+    "distilbert": lambda vocab: DistilBertConfig(
+        vocab_size=vocab, max_position_embeddings=HAVE, dim=16, n_heads=2, n_layers=2
+    ),
+    "gpt2": lambda vocab: GPT2Config(vocab_size=vocab, n_positions=HAVE, n_embd=16, n_layer=2, n_head=2),
+    "longformer": lambda vocab: LongformerConfig(
+        vocab_size=vocab, max_position_embeddings=HAVE + 2, pad_token_id=1, attention_window=8, **SIZE
+    ),
+    "big_bird": lambda vocab: BigBirdConfig(
+        vocab_size=vocab, max_position_embeddings=HAVE, block_size=4, num_random_blocks=1, **SIZE
+    ),
+}
 
 
 def make(path: Path, kind: str) -> Path:
     tiny_backbone_folder(path, hidden_size=16, positions=HAVE)
     vocab = len(AutoTokenizer.from_pretrained(path))
-    torch.manual_seed(5)
-    if kind == "roberta":
-        config = RobertaConfig(vocab_size=vocab, max_position_embeddings=HAVE + 2, pad_token_id=1, **SIZE)
-        RobertaModel(config).save_pretrained(path)
-    elif kind == "electra":
-        ElectraModel(
-            ElectraConfig(vocab_size=vocab, max_position_embeddings=HAVE, embedding_size=8, **SIZE)
-        ).save_pretrained(path)
-    elif kind == "distilbert":
-        DistilBertModel(
-            DistilBertConfig(vocab_size=vocab, max_position_embeddings=HAVE, dim=16, n_heads=2, n_layers=2)
-        ).save_pretrained(path)
-    elif kind == "gpt2":
-        GPT2Model(
-            GPT2Config(vocab_size=vocab, n_positions=HAVE, n_embd=16, n_layer=2, n_head=2)
-        ).save_pretrained(path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        AutoModel.from_config(KINDS[kind](vocab)).save_pretrained(path)
     return path
 
 
@@ -124,7 +135,11 @@ def test_transformers_reads_what_is_saved(folder: Path, method: str, tmp_path: P
     tokenizer.save(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == 100
     batch = batch_of([90])
-    theirs = AutoModel.from_pretrained(tmp_path).eval()(**batch).last_hidden_state
+    model = AutoModel.from_pretrained(tmp_path).eval()
+    more = {}
+    if backbone.config.model_type == "longformer":
+        more["global_attention_mask"] = torch.eye(90, dtype=torch.long)[:1]
+    theirs = model(**batch, **more).last_hidden_state
     torch.testing.assert_close(theirs, backbone(batch), atol=1e-5, rtol=1e-5)
     assert load(tmp_path)[0].max_length == 100
 
