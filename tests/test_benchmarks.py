@@ -71,3 +71,16 @@ def test_throughput(tmp_path: Path) -> None:
     assert abs(runs["ours"]["padding"] - runs["trainer_grouped"]["padding"]) < 0.02
     assert 0 < page["rows"][0]["share_of_peak"] < 1
     assert "held-out loss" in printed
+
+
+@pytest.mark.slow
+def test_long_documents(shared_data: Path, tmp_path: Path) -> None:
+    page, printed = page_of("long_documents.py", tmp_path, "--quick")
+    assert [check["method"] for check in page["checks"]] == ["copy", "random", "hierarchical"]
+    assert all(
+        check["largest_difference"] <= 1e-6 and check["finite"] and check["read_tokens"] == 4096
+        for check in page["checks"]
+    )
+    assert {row["arm"] for row in page["rows"]} == {"head", "hierarchical"}
+    assert all(one["test_examples"] + one["train_examples"] == page["documents"] for one in page["runs"])
+    assert "| hierarchical |" in printed

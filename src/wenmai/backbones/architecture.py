@@ -88,15 +88,29 @@ def set_dropout(config: Any, rate: float) -> None:
         setattr(config, name, rate)
 
 
+POSITION_TABLES = ("position_embeddings", "wpe")
+"""What the table with a trained vector a position is called: BERT and kin, GPT-2."""
+
+RELATIVE = ("deberta", "deberta-v2", "funnel", "xlnet", "fnet")
+"""Whose attention sees how far apart tokens are: what their configuration says of positions limits nothing, unless
+they have a table too."""
+
+
+def position_table(model: nn.Module) -> nn.Embedding | None:
+    """The table with a trained vector a position; None if the architecture computes positions."""
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in POSITION_TABLES and isinstance(module, nn.Embedding):
+            return module
+    return None
+
+
 def position_limit(model: nn.Module, config: Any) -> int | None:
     """The longest input in tokens, special tokens included; None if the architecture has no limit.
 
     RoBERTa and its kin count positions from ``padding_idx + 1``, so those rows are never used.
     """
     limit = getattr(config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit <= 0:
+    table = position_table(model)
+    if not isinstance(limit, int) or limit <= 0 or (table is None and config.model_type in RELATIVE):
         return None
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return limit - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return limit
+    return limit - (0 if table is None or table.padding_idx is None else table.padding_idx + 1)

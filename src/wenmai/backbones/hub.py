@@ -13,13 +13,32 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from wenmai.backbones.shipped import no_hub_needed
+from wenmai.backbones.e5 import e5_folder
+from wenmai.backbones.settings import BackboneConfig
+from wenmai.backbones.shipped import E5_NAME, no_hub_needed, shipped_folder
 from wenmai.errors import UserError
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 SMALL_FILES = ["*.json", "*.txt", "*.model"]
 SAFETENSORS = ["model.safetensors", "model-*.safetensors"]
 PICKLED = ["pytorch_model.bin", "pytorch_model-*.bin"]
+
+
+def model_folder(config: BackboneConfig) -> Path:
+    """Where the model of a configuration lies on this disk; it is fetched or unpacked if it has to be.
+
+    Raises:
+        UserError: it can't be found.
+    """
+    assert config.model is not None, "a network from scratch has no folder"
+    shipped = shipped_folder(config.model)
+    if config.model != E5_NAME and shipped is None:
+        return find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
+    if config.revision is not None:
+        raise UserError(
+            f"backbone.revision: {config.revision!r} given, but {config.model} is of one version; remove it"
+        )
+    return shipped or e5_folder(config.vocabulary)
 
 
 def find_model(name: str, *, revision: str | None = None, weights: bool = True) -> Path:

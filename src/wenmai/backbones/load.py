@@ -25,15 +25,15 @@ from wenmai.backbones.architecture import (
     set_dropout,
 )
 from wenmai.backbones.dropout import RowKeys, batch_keys
-from wenmai.backbones.e5 import e5_folder
 from wenmai.backbones.from_scratch import described, fit_tokenizer, random_model
-from wenmai.backbones.hub import find_model
+from wenmai.backbones.hub import model_folder
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
+from wenmai.backbones.positions import extend_positions
 from wenmai.backbones.reading import load_tokenizer, quiet, read_tokenizer, refusal
 from wenmai.backbones.settings import BackboneConfig
-from wenmai.backbones.shipped import E5_NAME, shipped_folder
+from wenmai.backbones.sparse import care_for
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.backbones.vocabulary import fit_config, replace_vocabulary
 from wenmai.errors import BundleError, UserError
@@ -47,7 +47,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox")
+INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "token_type_ids", "position_ids", "bbox")
 """What of a batch may be meant for a backbone; the rest are targets."""
 
 
@@ -67,6 +67,7 @@ class Backbone(nn.Module):
         self.inputs = [name for name in INPUTS if name in accepted]
         if getattr(model.config, "type_vocab_size", 0) < 2 and "token_type_ids" in self.inputs:
             self.inputs.remove("token_type_ids")
+        self.care = care_for(model, self.inputs, self.keys)
 
     @classmethod
     def from_config(cls, folder: Path) -> Self:
@@ -108,7 +109,8 @@ class Backbone(nn.Module):
         Raises:
             UserError: ``on``, and the architecture can not.
         """
-        self.padding_free = choice != "off" and leaves_padding_out(self.model, self.inputs)
+        can = self.care is None and leaves_padding_out(self.model, self.inputs)
+        self.padding_free = choice != "off" and can
         if choice == "on" and not self.padding_free:
             raise UserError(
                 f"train.padding_free: on, but {self.config.model_type} models compute tokens of different rows "
@@ -149,6 +151,11 @@ class Backbone(nn.Module):
                 added to the word embeddings; both may be missing.
             read_BT: which hidden states anyone will look at; None: all. The others may come as zeros.
         """
+        if self.care is None or torch.compiler.is_compiling():
+            return self._together(batch, read_BT)
+        return self.care(self._together, batch)
+
+    def _together(self, batch: dict[str, Tensor], read_BT: Tensor | None = None) -> Tensor:
         known: dict[str, Any] = {name: batch[name] for name in self.inputs if name in batch}
         perturbation = batch.get("perturbation")
         if self.padding_free and not torch.compiler.is_compiling():
@@ -204,31 +211,22 @@ class Backbone(nn.Module):
 def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     """The backbone and tokenizer of a configuration: weights in fp32, attention by PyTorch's fused kernel.
 
-    Random weights are drawn with PyTorch's global random state.
+    Random weights and positions are drawn with PyTorch's global random state.
 
     Raises:
         UserError: the model can't be found, read, built or changed as asked.
     """
     if config.model is None:
         return _from_scratch(config)
-    shipped = shipped_folder(config.model)
-    if config.revision is not None and (config.model == E5_NAME or shipped is not None):
-        raise UserError(
-            f"backbone.revision: {config.revision!r} given, but {config.model} is of one version; remove it"
-        )
-    if config.model == E5_NAME:
-        folder = e5_folder(config.vocabulary)
-    else:
-        folder = shipped or find_model(
-            config.model, revision=config.revision, weights=config.weights == "pretrained"
-        )
     backbone, tokenizer = _load(
-        folder,
+        model_folder(config),
         weights=config.weights,
         layers=config.layers,
         dropout=config.dropout,
         vocabulary=None if config.tokenizer is None else load_tokenizer(Path(config.tokenizer).expanduser()),
     )
+    if config.positions is not None:
+        extend_positions(backbone, tokenizer, **config.positions.model_dump())
     tokenizer.normalize = config.normalize
     return backbone, tokenizer
 

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from wenmai.backbones.roformer import find_words
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import UserError
 
@@ -58,6 +59,7 @@ def read_tokenizer(folder: Path) -> Any:
             f"{folder}: {type(pretrained).__name__} found no vocabulary there, only special tokens; "
             'if vocab.txt is of a BERT, write {"tokenizer_class": "BertTokenizer"} to tokenizer_config.json'
         )
+    find_words(pretrained)
     return pretrained
 
 

@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wenmai.backbones.from_scratch import described
 from wenmai.backbones.tokenizer import Normalization
+
+PositionMethod = Literal["copy", "random", "hierarchical"]
+"""How positions beyond the trained ones get their vectors (:mod:`wenmai.backbones.positions`)."""
+
+
+class PositionsConfig(BaseModel):
+    """The ``backbone.positions:`` section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: int = Field(ge=2, description="tokens of the longest input then, special tokens included")
+    method: PositionMethod = Field(
+        default="hierarchical",
+        description="copy: the trained vectors again; random: drawn anew; hierarchical: combined, up to n times n "
+        "positions of n trained ones",
+    )
+    alpha: float = Field(
+        default=0.4, gt=0, lt=1, description="hierarchical only: weight of the place of the block; not 0.5"
+    )
+
+    @field_validator("alpha")
+    @classmethod
+    def _tells_block_and_place_apart(cls, value: float) -> float:
+        if value == 0.5:
+            raise ValueError(
+                "with 0.5, place 1 of block 2 and place 2 of block 1 would be the same: take 0.4"
+            )
+        return value
 
 
 class BackboneConfig(BaseModel):
@@ -47,6 +75,9 @@ class BackboneConfig(BaseModel):
         "for architecture: the vocabulary it is to have",
     )
     revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
+    positions: PositionsConfig | None = Field(
+        default=None, description="more positions than the model was trained with; default: as they are"
+    )
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:
@@ -63,6 +94,10 @@ class BackboneConfig(BaseModel):
         if self.architecture is not None and self.layers is not None:
             raise ValueError(
                 "layers cuts a model; set the number in architecture instead (num_hidden_layers)"
+            )
+        if self.architecture is not None and self.positions is not None:
+            raise ValueError(
+                "positions lengthens a trained model; set the number in architecture instead (max_position_embeddings)"
             )
         if self.architecture is not None:
             # not a validator of this key alone: a key that is taken out for being wrong would then look missing

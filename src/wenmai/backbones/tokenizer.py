@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wenmai.backbones.roformer import rules
 from wenmai.text.normalize import NormalizedText, joins_before
 from wenmai.text.normalize import normalize as normalized
 
@@ -153,7 +154,7 @@ class Tokenizer:
     def identity(self) -> str:
         """A hash of all that decides which rows a text becomes: vocabulary, rules, special tokens, versions."""
         parts = [
-            self.pretrained.backend_tokenizer.to_str(),
+            rules(self.pretrained),
             json.dumps(self.pretrained.special_tokens_map, sort_keys=True, default=str),
             self.normalize,
             str(self.max_length),

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from wenmai.backbones.settings import BackboneConfig
+from wenmai.backbones.settings import BackboneConfig, PositionsConfig
 from wenmai.config.problems import near_miss, record_of
 from wenmai.config.train import AdversarialConfig, TrainConfig
 from wenmai.config.tree import SPLITS, RunConfig
@@ -81,6 +81,9 @@ def starter(task: str) -> str:
         "backbone:",
         "  model: e5-small  # or a folder, or a name on the Hugging Face hub",
         *_optional(BackboneConfig, leave_out={"model"}),
+        "  # positions:  # to read longer inputs than the model was trained with",
+        "  #   to: 1024",
+        *_optional(PositionsConfig, leave_out={"to"}, indent="  #   "),
         "",
         f"# Records: {record_form}",
         "data:",
@@ -115,6 +118,11 @@ def reference_page() -> str:
     for name, task in TASKS.items():
         parts += [f"### `name: {name}`\n", _table(task.Config)]
     parts += ["## `backbone:`\n", _table(BackboneConfig)]
+    parts += [
+        "### `backbone.positions:`\n",
+        "The model's own positions unless it is given; [long-texts.md](long-texts.md) says when to.\n",
+        _table(PositionsConfig),
+    ]
     parts += [
         "## `data:`\n",
         f"{_listed(SPLITS)} name the files: a path (`data.train: train.jsonl`), or a section with `path` and any "

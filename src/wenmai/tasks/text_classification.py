@@ -1,7 +1,7 @@
 """Text classification: one label a text, or any number of labels.
 
-A text longer than ``max_length`` is read in overlapping windows: in training each window carries the text's labels, at
-prediction the windows' logits are averaged, weighted by their tokens.
+A text longer than ``max_length`` is read in overlapping windows, or cut. In training each window carries the text's
+labels; at prediction the windows' answers become one (:mod:`wenmai.tasks.windows`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wenmai.tasks.labels import (
     shown,
 )
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
-from wenmai.tasks.windows import window_rows
+from wenmai.tasks.windows import Truncation, WindowPooling, pooled_windows, truncated, window_rows
 
 
 class TextClassificationExample(Example):
@@ -91,9 +91,18 @@ class TextClassificationConfig(TaskConfig):
         description="above 0 (2 is usual): texts that are nearly right count less, for labels of unequal frequency",
     )
     long_text: Literal["windows", "truncate"] = Field(
-        default="windows", description="read all of a long text in windows, or only its beginning"
+        default="windows", description="read all of a long text in windows, or only max_length tokens of it"
     )
     window_overlap: int = Field(default=32, ge=0, description="tokens that neighbouring windows share")
+    window_pooling: WindowPooling = Field(
+        default="mean",
+        description="windows to one answer: mean of their logits, weighted by their tokens; the largest logit of each "
+        "label; or the mean of their probabilities",
+    )
+    truncation: Truncation = Field(
+        default="head",
+        description="what long_text: truncate keeps; head_tail: a quarter from the beginning, the rest from the end",
+    )
 
     @model_validator(mode="after")
     def _smoothed_or_focal(self) -> Self:
@@ -138,14 +147,15 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
         return TextClassificationExample(**text_record(item, self.name))
 
     def featurize(self, example: TextClassificationExample, tokenizer: Tokenizer) -> list[Row]:
+        encoding = tokenizer.encode(example.text)
+        if self.config.long_text == "truncate":
+            encoding = truncated(encoding, self._room(tokenizer), self.config.truncation)
         rows = window_rows(
-            tokenizer.encode(example.text),
+            encoding,
             tokenizer,
             max_length=self.config.max_length,
             overlap=self.config.window_overlap,
         )
-        if self.config.long_text == "truncate":
-            rows = rows[:1]
         if example.labelled:
             ids = [self.label_ids[label] for label in example.all_labels if label in self.label_ids]
             for row in rows:
@@ -169,8 +179,12 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: TextClassificationExample
     ) -> Prediction:
-        weights = np.array([max(1, row.content[1] - row.content[0]) for row in rows], dtype=np.float64)
-        logits_L = np.average([out["logits"].astype(np.float64) for out in outputs], axis=0, weights=weights)
+        logits_L = pooled_windows(
+            [out["logits"] for out in outputs],
+            rows,
+            self.config.window_pooling,
+            one_label=not self.config.multi_label,
+        )
         if not self.config.multi_label:
             return {"text": example.text, **label_prediction(logits_L, self.labels)}
         probabilities_L = 1 / (1 + np.exp(-logits_L))
@@ -208,6 +222,11 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
     def lost_labels(self, example: TextClassificationExample, tokenizer: Tokenizer) -> list[str]:
         if self.config.long_text == "windows":
             return []
-        tokens = len(tokenizer.encode(example.text))
-        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
-        return [f"{tokens - room} of {tokens} tokens are cut off at the end"] if tokens > room else []
+        tokens, room = len(tokenizer.encode(example.text)), self._room(tokenizer)
+        place = {"head": "at the end", "tail": "at the beginning", "head_tail": "in the middle"}
+        lost = f"{tokens - room} of {tokens} tokens are cut off {place[self.config.truncation]}"
+        return [lost] if tokens > room else []
+
+    def _room(self, tokenizer: Tokenizer) -> int:
+        """Tokens of the text that a row holds."""
+        return self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)

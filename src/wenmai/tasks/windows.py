@@ -1,14 +1,18 @@
-"""Long texts: overlapping windows of tokens on the way in, one answer a token on the way out."""
+"""Long texts: overlapping windows of tokens on the way in, one answer a token, or one for the text, on the way out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wenmai.backbones.tokenizer import Encoding, Tokenizer
 from wenmai.data.rows import Row
+
+WindowPooling = Literal["mean", "max", "mean_probability"]
+Truncation = Literal["head", "tail", "head_tail"]
 
 
 def window_bounds(tokens: int, room: int, overlap: int) -> list[tuple[int, int]]:
@@ -53,6 +57,57 @@ def window_rows(encoding: Encoding, tokenizer: Tokenizer, *, max_length: int, ov
             )
         )
     return rows
+
+
+def truncated(encoding: Encoding, room: int, how: Truncation) -> Encoding:
+    """The encoding cut to ``room`` tokens, or itself if it fits.
+
+    ``head`` keeps the beginning, ``tail`` the end, ``head_tail`` a quarter from the beginning and the rest from the end
+    (Sun et al. 2019, "How to fine-tune BERT for text classification?": 128 and 382 of 510 tokens).
+    """
+    tokens = len(encoding)
+    if tokens <= room:
+        return encoding
+    first = {"head": room, "tail": 0, "head_tail": room // 4}[how]
+    head, tail = encoding.slice(0, first), encoding.slice(tokens - (room - first), tokens)
+    return Encoding(head.ids + tail.ids, head.offsets + tail.offsets)
+
+
+def pooled_windows(
+    logits: Sequence[NDArray[np.float32]], rows: Sequence[Row], how: WindowPooling, *, one_label: bool
+) -> NDArray[np.float64]:
+    """The logits (L,) of a text from those of its windows.
+
+    ``mean`` averages the logits (a product of the windows' probabilities), ``mean_probability`` the probabilities (a
+    vote), both weighted by the windows' tokens; ``max`` takes the largest logit of each label: for labels that one
+    place of the text decides.
+
+    Args:
+        logits: (L,) of each window.
+        rows: the windows.
+        how: see above.
+        one_label: whether the probabilities are a softmax's, or one sigmoid's for each label.
+    """
+    logits_WL = np.stack(logits).astype(np.float64)
+    if how == "max":
+        highest_L: NDArray[np.float64] = logits_WL.max(axis=0)
+        return highest_L
+    weights_W = np.array([max(1, row.content[1] - row.content[0]) for row in rows], dtype=np.float64)
+    if how == "mean" or len(rows) == 1:
+        return _mean(logits_WL, weights_W)
+    if one_label:
+        shifted_WL = logits_WL - logits_WL.max(axis=1, keepdims=True)
+        log_WL = shifted_WL - np.log(np.exp(shifted_WL).sum(axis=1, keepdims=True))
+        return np.log(np.maximum(_mean(np.exp(log_WL), weights_W), np.finfo(np.float64).tiny))
+    sigmoid_WL = 1 / (1 + np.exp(-np.clip(logits_WL, -500, 500)))
+    holds_L = np.clip(_mean(sigmoid_WL, weights_W), 1e-12, 1 - 1e-12)
+    found_L: NDArray[np.float64] = np.log(holds_L / (1 - holds_L))
+    return found_L
+
+
+def _mean(values_WL: NDArray[np.float64], weights_W: NDArray[np.float64]) -> NDArray[np.float64]:
+    mean_L: NDArray[np.float64] = np.average(values_WL, axis=0, weights=weights_W)
+    return mean_L
 
 
 def merge_windows(

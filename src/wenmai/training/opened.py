@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wenmai.backbones.e5 import e5_folder
-from wenmai.backbones.hub import find_model
+from wenmai.backbones.hub import model_folder
 from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.settings import BackboneConfig
-from wenmai.backbones.shipped import E5_NAME
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.bundle import has_bundle, load_bundle
 from wenmai.config import RunConfig, TrainConfig, load_config
@@ -68,9 +66,8 @@ def open_model(name: str, overrides: Sequence[str] = ()) -> Opened:
         return _configured(name, load_config(config, overrides))
     if overrides:
         raise UserError(f"{' '.join(overrides)}: {name} is no configuration, so there is nothing to change")
-    backbone, tokenizer = load_backbone(BackboneConfig(model=name))
-    folder = e5_folder("chinese") if name == E5_NAME else find_model(name)
-    return Opened(name, backbone, tokenizer, folder=folder)
+    backbone = BackboneConfig(model=name)
+    return Opened(name, *load_backbone(backbone), folder=model_folder(backbone))
 
 
 def _configured(name: str, config: RunConfig) -> Opened:

@@ -109,7 +109,8 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
                 Problem(
                     "task.max_length",
                     f"{config.task.max_length} is more than the {tokenizer.max_length} positions of "
-                    f"{config.backbone.title}: lower it; longer texts are read in windows",
+                    f"{config.backbone.title}: lower it (longer texts are read in windows), or give the model more "
+                    "(backbone.positions)",
                 )
             ],
         )
