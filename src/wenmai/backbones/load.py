@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,14 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
-from transformers.utils import logging as transformers_logging
 
 from wenmai.backbones.architecture import (
     check_kept_layers,
     encoder_layers,
     keep_layers,
+    looks_back_only,
     position_limit,
     set_dropout,
 )
@@ -32,6 +33,7 @@ from wenmai.backbones.hub import find_model
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
+from wenmai.backbones.reading import quiet, read_tokenizer, refusal
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.errors import BundleError, UserError
@@ -45,14 +47,6 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-)
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
 )
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox")
 """What of a batch may be meant for a backbone; the rest are targets."""
@@ -71,9 +65,13 @@ class Backbone(nn.Module):
         self.keys = RowKeys()
         self.padding_free = False
         accepted = inspect.signature(model.forward).parameters
+        # keys and values of past tokens are of use in generation only, which asks for them
+        self.options = {"use_cache": False} if "use_cache" in accepted else {}
         self.inputs = [name for name in INPUTS if name in accepted]
         if getattr(model.config, "type_vocab_size", 0) < 2 and "token_type_ids" in self.inputs:
             self.inputs.remove("token_type_ids")
+        if getattr(model.config, "sparse_attention", None):
+            model.config._attn_implementation = PADDED  # nothing but ours knows of it
 
     @classmethod
     def from_config(cls, folder: Path) -> Self:
@@ -103,6 +101,11 @@ class Backbone(nn.Module):
     def layers(self) -> nn.ModuleList | None:
         """The layers from the input to the output, if the architecture keeps them in a known place."""
         return encoder_layers(self.model)
+
+    @cached_property
+    def causal(self) -> bool:
+        """Whether every token sees only what stands before it (a decoder), found out by trying."""
+        return looks_back_only(self.model)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -167,12 +170,13 @@ class Backbone(nn.Module):
                 row_key_B=batch.get("key") if self.training else None,
                 perturbation_BTH=perturbation,
                 read_BT=read_BT,
+                options=self.options,
             )
         if self.training and "key" in batch and takes_our_attention(self.model):
             self.config._attn_implementation = PADDED
             known[ARGUMENT] = Rows(self.keys)
         with self.keyed(batch), perturbed(self.model, perturbation):
-            hidden: Tensor = self.model(**known).last_hidden_state
+            hidden: Tensor = self.model(**known, **self.options).last_hidden_state
         return hidden
 
     def state_for_saving(self) -> dict[str, Tensor]:
@@ -233,11 +237,7 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
 
 def _from_scratch(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     folder = Path(config.tokenizer or "").expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"backbone.tokenizer: {folder}: there is no such folder; give one that holds tokenizer.json"
-        )
-    pretrained, network = _read_tokenizer(folder), described(config.architecture or {})
+    pretrained, network = read_tokenizer(folder), described(config.architecture or {})
     fit_tokenizer(network, pretrained)
     if config.dropout is not None:
         set_dropout(network, config.dropout)
@@ -266,7 +266,7 @@ def _load(
         keep_layers(config, layers)
     if dropout is not None:
         set_dropout(config, dropout)
-    pretrained = _read_tokenizer(folder)
+    pretrained = read_tokenizer(folder)
     if weights == "random":
         model = _model_class(config, folder)._from_config(config, **_options(config, folder))
     else:
@@ -295,26 +295,16 @@ def _read_config(folder: Path) -> Any:
             f"{folder}: no config.json; a model folder holds config.json, the tokenizer and the weights"
         )
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json: {_refusal(error)}") from error
+        raise UserError(f"{folder}/config.json: {refusal(error)}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"{folder}: {config.model_type} is an encoder with a decoder; a backbone is an encoder alone "
             "(bert, roberta, electra, ernie ...)"
         )
     return config
-
-
-def _refusal(error: Exception) -> str:
-    """What transformers says, or what it means when it asks for the right to run the model's own code."""
-    if "trust_remote_code" in str(error):
-        return (
-            "the model comes with Python code of its own, which wenmai never runs; "
-            "take a model whose architecture is part of transformers"
-        )
-    return " ".join(str(error).split())
 
 
 def _model_class(config: Any, folder: Path) -> Any:
@@ -340,7 +330,7 @@ def _read_weights(config: Any, folder: Path) -> Any:
             "or set backbone.weights: random to train from nothing"
         )
     try:
-        with _quiet():
+        with quiet():
             model, report = _model_class(config, folder).from_pretrained(
                 folder,
                 config=config,
@@ -350,7 +340,7 @@ def _read_weights(config: Any, folder: Path) -> Any:
                 **_options(config, folder),
             )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{folder}: the weights can't be read: {_refusal(error)}") from error
+        raise UserError(f"{folder}: the weights can't be read: {refusal(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise UserError(
@@ -361,40 +351,5 @@ def _read_weights(config: Any, folder: Path) -> Any:
     return model
 
 
-def _read_tokenizer(folder: Path) -> Any:
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise UserError(f"{folder}: no tokenizer (looked for {', '.join(TOKENIZER_FILES)}); copy it there")
-    try:
-        with _quiet():
-            pretrained = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # parsers of five formats, one of them in Rust, which raises bare Exception
-        raise UserError(f"{folder}: the tokenizer can't be read: {_refusal(error)}") from error
-    if getattr(pretrained, "backend_tokenizer", None) is None:
-        raise UserError(
-            f"{folder}: {type(pretrained).__name__} can't say which characters a token stands for; "
-            "take a model with a tokenizer.json"
-        )
-    if len(pretrained) <= len(set(pretrained.all_special_ids)):
-        raise UserError(
-            f"{folder}: {type(pretrained).__name__} found no vocabulary there, only special tokens; "
-            'if vocab.txt is of a BERT, write {"tokenizer_class": "BertTokenizer"} to tokenizer_config.json'
-        )
-    return pretrained
-
-
 def _some(names: list[str], shown: int = 5) -> str:
     return ", ".join([*names[:shown], *(["..."] if len(names) > shown else [])]) or "none"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars and reports of transformers; what matters in them is an error here."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
