@@ -38,6 +38,7 @@ from wenmai.backbones.lean import is_lean
 from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.packing import Block, Packing
 from wenmai.backbones.settings import BackboneConfig
+from wenmai.backbones.view import View
 from wenmai.errors import UserError
 from wenmai.heads.classification import ClassificationHead
 from wenmai.tasks.model import Model
@@ -354,16 +355,18 @@ def test_autocast_runs_both_ways() -> None:
         assert (a.float() - b).norm() <= 0.1 * b.norm() + 1e-3
 
 
-@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(
+    "view", [View(), View(window=4), View(True), View(True, 4), View(True, 2, 3)], ids=str
+)
 @pytest.mark.parametrize("rate", [None, 0.3])
-def test_one_padded_batch_as_on_a_gpu_is_the_same_attention(rate: float | None, window: int | None) -> None:
+def test_one_padded_batch_as_on_a_gpu_is_the_same_attention(rate: float | None, view: View) -> None:
     mask_BT = torch.arange(13) < torch.tensor(LENGTHS)[:, None]
     packing = Packing.of(mask_BT)
     qkv = torch.randn(sum(LENGTHS), 3, 2, 8, dtype=torch.float64)
     keys_N = token_keys(torch.arange(5)[packing.row_N], packing.place_N)
     drop = None if rate is None else attention_module.AttentionDropout(Rate.of(rate), keys_N, 5)
-    blocks = attention_module.packed_attention(qkv, packing, scale=0.5, dropout=drop, window=window)
-    padded = attention_module._on_gpu(qkv, packing, 0.5, drop, window)
+    blocks = attention_module.packed_attention(qkv, packing, scale=0.5, dropout=drop, view=view)
+    padded = attention_module._on_gpu(qkv, packing, 0.5, drop, view)
     torch.testing.assert_close(padded, blocks)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from wenmai.errors import UserError
@@ -114,3 +115,20 @@ def position_limit(model: nn.Module, config: Any) -> int | None:
     if not isinstance(limit, int) or limit <= 0 or (table is None and config.model_type in RELATIVE):
         return None
     return limit - (0 if table is None or table.padding_idx is None else table.padding_idx + 1)
+
+
+@torch.no_grad()
+def looks_back_only(model: Any) -> bool:
+    """Whether the hidden state of a token does not depend on those after it; the model is in evaluation mode."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    device = next(model.parameters()).device
+    # from the middle of the vocabulary: no special tokens
+    ids_BT = vocabulary // 2 + torch.tensor([[0, 1, 0], [0, 0, 1]], device=device)
+    training = model.training
+    model.eval()
+    try:
+        hidden = model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).last_hidden_state
+    finally:
+        model.train(training)
+    first, other = hidden[:, 0].float()
+    return bool((first - other).abs().max() <= 1e-6 * first.abs().max())

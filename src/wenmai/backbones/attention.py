@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from wenmai.backbones.dropout import Rate, RowKeys, head_keys, noise
 from wenmai.backbones.packing import Block, Packing
+from wenmai.backbones.view import View
 
 varlen_attn: Callable[..., Any] | None
 try:
@@ -26,6 +27,7 @@ try:
 except ImportError:  # PyTorch before 2.10
     varlen_attn = None
 
+EVERYTHING = View()
 SCORES_AT_ONCE = 1 << 20
 """Scores that are worked on together: more would not stay in the processor's cache."""
 
@@ -71,29 +73,32 @@ def packed_attention(
     *,
     scale: float,
     dropout: AttentionDropout | None = None,
-    window: int | None = None,
+    view: View = EVERYTHING,
 ) -> Tensor:
-    """Every token attends to the tokens of its own row.
+    """Every token attends to the tokens of its own row, or to those that it may look at.
 
     Args:
         qkv_N3AD: queries, keys and values of the packed tokens.
         packing: whose row each token is of.
         scale: the scores are multiplied with it.
         dropout: of the attention probabilities.
-        window: tokens attend to those nearer than this only; None: to all.
+        view: which tokens of the row these are.
 
     Returns:
         (N, A, D).
     """
     if qkv_N3AD.is_cuda:
-        return _on_gpu(qkv_N3AD, packing, scale, dropout, window)
+        return _on_gpu(qkv_N3AD, packing, scale, dropout, view)
     if dropout is not None:
-        return _block_attention(qkv_N3AD, packing, scale, dropout, window)
+        return _block_attention(qkv_N3AD, packing, scale, dropout, view)
     parts = []
     for block in packing.blocks:
         q, k, v = _rows_apart(qkv_N3AD[block.tokens], block).permute(2, 0, 3, 1, 4)
-        near = _near(block.length, window, q.device)
-        mixed_RATD = scaled_dot_product_attention(q, k, v, attn_mask=near, scale=scale)
+        if view.causal and view.whole(block.length):
+            mixed_RATD = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        else:
+            seen = view.mask(block.length, q.device)
+            mixed_RATD = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
         parts.append(mixed_RATD.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
@@ -132,7 +137,7 @@ class _BlockAttention(torch.autograd.Function):
         packing: Packing,
         scale: float,
         dropout: AttentionDropout,
-        window: int | None,
+        view: View,
     ) -> Tensor:
         tokens, _, heads, width = qkv_N3AD.shape
         out_NAD = qkv_N3AD.new_empty(tokens, heads, width)
@@ -143,9 +148,9 @@ class _BlockAttention(torch.autograd.Function):
             for block in ctx.blocks:
                 q, k, v = _by_head(qkv_N3AD[block.tokens], block)
                 scores = _product(q, k.transpose(1, 2), scale)
-                near = _near(block.length, window, scores.device)
-                if near is not None:
-                    scores.masked_fill_(~near, torch.finfo(scores.dtype).min)
+                seen = view.mask(block.length, scores.device)
+                if seen is not None:
+                    scores.masked_fill_(~seen, torch.finfo(scores.dtype).min)
                 probability = scores.softmax(dim=-1)
                 shape = (block.rows, heads, block.length, block.length)
                 kept = dropout.kept(block.tokens, shape, probability).view_as(probability).mul_(probability)
@@ -214,19 +219,12 @@ def _product(left: Tensor, right: Tensor, factor: float) -> Tensor:
     return torch.baddbmm(out, left, right, beta=0, alpha=factor)
 
 
-def _near(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    if window is None or length <= window:
-        return None
-    place = torch.arange(length, device=device)
-    return (place[:, None] - place).abs() < window
-
-
 def _on_gpu(
-    qkv_N3AD: Tensor, packing: Packing, scale: float, dropout: AttentionDropout | None, window: int | None
+    qkv_N3AD: Tensor, packing: Packing, scale: float, dropout: AttentionDropout | None, view: View
 ) -> Tensor:
     half = qkv_N3AD.dtype in (torch.float16, torch.bfloat16)
-    if dropout is None and half and varlen_attn is not None and packing.blocks:
-        reach = (-1, -1) if window is None else (window - 1, window - 1)
+    reach = view.reach
+    if dropout is None and half and varlen_attn is not None and packing.blocks and reach is not None:
         borders, longest = packing.borders, packing.longest
         q, k, v = (part.contiguous() for part in qkv_N3AD.unbind(dim=1))
         found: Tensor = varlen_attn(
@@ -241,9 +239,9 @@ def _on_gpu(
     q, k, v = batch.view(-1, width, *batch.shape[1:]).permute(2, 0, 3, 1, 4)
     looked_at = torch.zeros(packing.shape[0] * width, dtype=torch.bool, device=q.device)
     mask = looked_at.index_fill(0, flat, True).view(-1, 1, 1, width)
-    near = _near(width, window, q.device)
-    if near is not None:
-        mask = mask & near
+    seen = view.mask(width, q.device)
+    if seen is not None:
+        mask = mask & seen
     if dropout is not None and dropout.keys is not None:
         keys = dropout.keys.new_zeros(packing.shape[0] * width).index_copy(0, flat, dropout.keys)
         dropout = AttentionDropout(dropout.rate, keys.view(-1, width), dropout.salt)

@@ -13,6 +13,9 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
 
+from wenmai.backbones.architecture import looks_back_only
+from wenmai.backbones.interface import takes_our_attention
+from wenmai.backbones.view import sparse_view
 from wenmai.errors import UserError
 
 WELL_KNOWN = ("bert", "roberta", "electra", "modernbert", "roformer", "gpt2", "gpt_neo", "llama", "qwen3")
@@ -22,6 +25,9 @@ _OF_THE_TOKENIZER = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id
     "sep_token_id",
     "mask_token_id",
 }
+SPARSE = "sparse_attention"
+"""Our own key for decoders: ``{window, stride}`` of every second layer (:class:`wenmai.backbones.view.View`)."""
+
 _OF_NO_USE = {"use_cache", "is_decoder", "add_cross_attention", "pretraining_tp"}
 """What would make another model of it, or says how it is run."""
 
@@ -47,7 +53,7 @@ def described(keys: Mapping[str, Any]) -> Any:
             f"{_near(str(name), list(CONFIG_MAPPING))}some of those it has: {', '.join(WELL_KNOWN)}"
         )
     record = CONFIG_MAPPING[name]
-    allowed = architecture_keys(record)
+    allowed = [*architecture_keys(record), SPARSE]
     for key in keys:
         if key in _OF_THE_TOKENIZER:
             raise ValueError(f"architecture.{key}: is the tokenizer's; remove it here")
@@ -62,15 +68,27 @@ def described(keys: Mapping[str, Any]) -> Any:
             raise ValueError(f"architecture.{key}: is another name of {real}, which is there too; remove one")
         given[real] = value
     del given["model_type"]
+    sparse = given.pop(SPARSE, None)
     try:
         config = record(**given)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"architecture: {name}: {' '.join(str(error).split())}") from error
+    if sparse is not None:
+        setattr(config, SPARSE, _checked_sparse(sparse))
     if config.is_encoder_decoder:
         raise ValueError(
             f"architecture.model_type: {name} is an encoder with a decoder; a backbone is one of the two"
         )
     return config
+
+
+def _checked_sparse(given: Any) -> dict[str, int]:
+    wanted = "expected {window: tokens} and, if wanted, stride: tokens, whole numbers of at least 2"
+    if not isinstance(given, dict) or "window" not in given or not given.keys() <= {"window", "stride"}:
+        raise ValueError(f"architecture.{SPARSE}: {wanted}; got {given!r}")
+    if any(type(value) is not int or value < 2 for value in given.values()):
+        raise ValueError(f"architecture.{SPARSE}: {wanted}; got {given!r}")
+    return dict(given)
 
 
 def architecture_keys(record: type[PreTrainedConfig]) -> list[str]:
@@ -107,12 +125,23 @@ def random_model(config: Any, model_class: Any, options: Mapping[str, Any]) -> A
         UserError: the sizes don't fit together.
     """
     try:
-        return model_class._from_config(config, **options)
+        model = model_class._from_config(config, **options)
     except (ValueError, TypeError, RuntimeError, AssertionError, KeyError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"backbone.architecture: no {config.model_type} can be built so: {reason}; correct the sizes"
         ) from error
+    if getattr(config, SPARSE, None) is not None and not _can_be_sparse(model):
+        raise UserError(
+            f"backbone.architecture.{SPARSE}: is for decoders of two layers or more whose attention goes through "
+            f"transformers' interface (gpt2, llama, qwen3 ...), not for {config.model_type}; remove it"
+        )
+    return model
+
+
+def _can_be_sparse(model: Any) -> bool:
+    layers = [view for module in model.modules() if (view := sparse_view(module)) is not None]
+    return bool(layers) and takes_our_attention(model) and looks_back_only(model)
 
 
 def _near(given: str, allowed: list[str]) -> str:

@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from wenmai.backbones.attention import attention_dropout, packed_attention, padded_attention
 from wenmai.backbones.dropout import RowKeys
 from wenmai.backbones.packing import Packing
+from wenmai.backbones.view import sparse_view, view_of
 
 PADDED, PACKED = "wenmai", "wenmai_packed"
 ARGUMENT = "wenmai_rows"
@@ -55,18 +56,32 @@ def attention(
     rows: Rows | None = kwargs.pop(ARGUMENT, None)
     tokens = (query.size(2),) if rows and rows.packing else (query.size(0), query.size(2))
     if rows is None or (rows.packing is None and (dropout == 0.0 or rows.keys.find(tokens) is None)):
+        sparse = sparse_view(module)
+        if sparse is not None:
+            seen_TK = sparse.mask(query.size(2), query.device, looked_at=key.size(2))
+            attention_mask = _both_masks(attention_mask, seen_TK)
         plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return plain
     drop = attention_dropout(module, dropout, tokens, rows.keys)
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
+    view = view_of(module, kwargs.get("is_causal"), sliding_window)
+    if key.size(1) < query.size(1):  # several heads of queries share one of keys and values
+        key, value = (part.repeat_interleave(query.size(1) // key.size(1), dim=1) for part in (key, value))
     if rows.packing is None:
+        if attention_mask is None or sparse_view(module) is not None:
+            attention_mask = _both_masks(attention_mask, view.mask(query.size(2), query.device))
         mixed_BATD = padded_attention(query, key, value, attention_mask, scale=scale, dropout=drop)
         return mixed_BATD.transpose(1, 2).contiguous(), None
     qkv_N3AD = torch.stack([part[0].transpose(0, 1) for part in (query, key, value)], dim=1)
-    mixed_NAD = packed_attention(qkv_N3AD, rows.packing, scale=scale, dropout=drop, window=sliding_window)
+    mixed_NAD = packed_attention(qkv_N3AD, rows.packing, scale=scale, dropout=drop, view=view)
     return mixed_NAD[None], None
+
+
+def _both_masks(mask: Tensor | None, seen_TK: Tensor | None) -> Tensor | None:
+    """What both let through. Masks of transformers' fused attention are booleans (B, 1, T, K)."""
+    return seen_TK if mask is None else mask if seen_TK is None else mask & seen_TK
 
 
 def takes_our_attention(model: Any) -> bool:

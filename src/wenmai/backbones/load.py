@@ -6,6 +6,7 @@ import inspect
 import pickle
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,6 +22,7 @@ from wenmai.backbones.architecture import (
     check_kept_layers,
     encoder_layers,
     keep_layers,
+    looks_back_only,
     position_limit,
     set_dropout,
 )
@@ -64,10 +66,14 @@ class Backbone(nn.Module):
         self.keys = RowKeys()
         self.padding_free = False
         accepted = inspect.signature(model.forward).parameters
+        # keys and values of past tokens are of use in generation only, which asks for them
+        self.options = {"use_cache": False} if "use_cache" in accepted else {}
         self.inputs = [name for name in INPUTS if name in accepted]
         if getattr(model.config, "type_vocab_size", 0) < 2 and "token_type_ids" in self.inputs:
             self.inputs.remove("token_type_ids")
         self.care = care_for(model, self.inputs, self.keys)
+        if getattr(model.config, "sparse_attention", None):
+            model.config._attn_implementation = PADDED  # nothing but ours knows of it
 
     @classmethod
     def from_config(cls, folder: Path) -> Self:
@@ -97,6 +103,11 @@ class Backbone(nn.Module):
     def layers(self) -> nn.ModuleList | None:
         """The layers from the input to the output, if the architecture keeps them in a known place."""
         return encoder_layers(self.model)
+
+    @cached_property
+    def causal(self) -> bool:
+        """Whether every token sees only what stands before it (a decoder), found out by trying."""
+        return looks_back_only(self.model)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -167,12 +178,13 @@ class Backbone(nn.Module):
                 row_key_B=batch.get("key") if self.training else None,
                 perturbation_BTH=perturbation,
                 read_BT=read_BT,
+                options=self.options,
             )
         if self.training and "key" in batch and takes_our_attention(self.model):
             self.config._attn_implementation = PADDED
             known[ARGUMENT] = Rows(self.keys)
         with self.keyed(batch), perturbed(self.model, perturbation):
-            hidden: Tensor = self.model(**known).last_hidden_state
+            hidden: Tensor = self.model(**known, **self.options).last_hidden_state
         return hidden
 
     def state_for_saving(self) -> dict[str, Tensor]:

@@ -5,8 +5,9 @@ Shape letters: B rows, T tokens of a padded row, N real tokens of all rows, H hi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ def packed_forward(
     row_key_B: Tensor | None = None,
     perturbation_BTH: Tensor | None = None,
     read_BT: Tensor | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tensor:
     """The hidden states of the real tokens.
 
@@ -41,6 +43,7 @@ def packed_forward(
         row_key_B: the rows' keys, int64; None: the dropout is PyTorch's.
         perturbation_BTH: added to the word embeddings.
         read_BT: which hidden states anyone will look at; the others may be left out.
+        options: arguments of its forward that are no tensors.
 
     Returns:
         (B, T, H), zeros for padding and for what was left out.
@@ -58,7 +61,7 @@ def packed_forward(
             return packing.unpack(hidden, read_N)
         one_row = {name: value[None] for name, value in packed.items()}
         with perturbed(model, perturbation_NH), _no_masks(model):
-            found: Tensor = model(**one_row, **{ARGUMENT: Rows(keys, packing)}).last_hidden_state
+            found: Tensor = model(**one_row, **options, **{ARGUMENT: Rows(keys, packing)}).last_hidden_state
     return packing.unpack(found[0])
 
 
@@ -118,7 +121,9 @@ def leaves_padding_out(model: Any, names: list[str]) -> bool:
     """
     if "position_ids" not in names or not takes_our_attention(model):
         return False
-    lengths = (9, 4, 7 + int(getattr(model.config, "sliding_window", None) or 0))
+    sparse = getattr(model.config, "sparse_attention", None) or {}
+    window = getattr(model.config, "sliding_window", None) or sparse.get("window", 0)
+    lengths = (9, 4, 7 + int(window))
     device = next(model.parameters()).device
     mask_BT = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
     place_BT = torch.arange(mask_BT.numel(), device=device).view_as(mask_BT)

@@ -33,6 +33,8 @@ def module_by_module(backbone: Backbone, *, eager_attention: bool = False) -> It
 
 
 def _set_attention(backbone: Backbone, name: str) -> bool:
+    if getattr(backbone.config, "sparse_attention", None):
+        return False  # transformers' own attention would look everywhere
     try:
         backbone.model.set_attn_implementation(name)
     except (AttributeError, ValueError):
