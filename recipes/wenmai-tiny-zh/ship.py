@@ -1,6 +1,6 @@
 """A bundle with its weights in half precision and its model card, ready to go into the package.
 
-    python recipes/wenmai-tiny-zh/ship.py runs/tiny-zh/run src/wenmai/models/wenmai-tiny-zh
+python recipes/wenmai-tiny-zh/ship.py runs/tiny-zh/run src/wenmai/models/wenmai-tiny-zh
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wenmai.backbones.written_tokens import encode_with_masks, piece_text, single_piece
 from wenmai.backbones.tokenizer import Encoding, Tokenizer
+from wenmai.backbones.written_tokens import encode_with_masks, piece_text, single_piece
 from wenmai.data.rows import IGNORE, Row
 from wenmai.heads.masked_lm import ASKED
 from wenmai.tasks.task import Prediction, RowOutputs
