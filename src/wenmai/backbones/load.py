@@ -208,14 +208,7 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     Raises:
         UserError: the model can't be found, read or changed as asked.
     """
-    if config.model == E5_NAME:
-        if config.revision is not None:
-            raise UserError(
-                f"backbone.revision: {config.revision!r} given, but {E5_NAME} is of one version; remove it"
-            )
-        folder = e5_folder(config.vocabulary)
-    else:
-        folder = find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
+    folder = _found(config)
     backbone, tokenizer = _load(
         folder,
         weights=config.weights,
@@ -225,6 +218,26 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     )
     tokenizer.normalize = config.normalize
     return backbone, tokenizer
+
+
+def find_tokenizer(model: str) -> Tokenizer:
+    """The tokenizer of a folder, which may hold nothing else, of a name on the hub, or of a shipped name.
+
+    Raises:
+        UserError: it can't be found or read.
+    """
+    return load_tokenizer(_found(BackboneConfig(model=model, weights="random")))
+
+
+def _found(config: BackboneConfig) -> Path:
+    """The folder that ``model`` means."""
+    if config.model == E5_NAME:
+        if config.revision is not None:
+            raise UserError(
+                f"backbone.revision: {config.revision!r} given, but {E5_NAME} is of one version; remove it"
+            )
+        return e5_folder(config.vocabulary)
+    return find_model(config.model, revision=config.revision, weights=config.weights == "pretrained")
 
 
 def load_folder(folder: Path) -> tuple[Backbone, Tokenizer]:
