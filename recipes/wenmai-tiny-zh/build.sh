@@ -16,15 +16,17 @@ if [ ! -d "$work/raw" ]; then
 fi
 mkdir -p "$work/test-sets" "$work/clean"
 for sample in peoples_daily reviews; do
-  wenmai samples "$sample/test" > "$work/test-sets/$sample.jsonl"
+  [ -f "$work/test-sets/$sample.jsonl" ] || wenmai samples "$sample/test" > "$work/test-sets/$sample.jsonl"
 done
 for raw in "$work"/raw/*.jsonl; do
   name=$(basename "$raw")
   [ -f "$work/clean/$name" ] && continue
-  wenmai corpus clean "$raw" --output "$work/cleaned-$name" --config "$recipe/corpus.yaml" "${test_sets[@]}" --overwrite
+  wenmai corpus clean "$raw" --output "$work/cleaned-$name" --config "$recipe/corpus.yaml" --overwrite
   wenmai corpus dedup "$work/cleaned-$name" --output "$work/clean/$name" --config "$recipe/corpus.yaml" --overwrite
 done
-[ -f "$work/corpus.jsonl" ] || wenmai corpus mix --config "$recipe/corpus.yaml" --output "$work/corpus.jsonl" --overwrite
+[ -f "$work/mixture.jsonl" ] || wenmai corpus mix --config "$recipe/corpus.yaml" --output "$work/mixture.jsonl" --overwrite
+[ -f "$work/corpus.jsonl" ] || wenmai corpus decontaminate "$work/mixture.jsonl" --output "$work/corpus.jsonl" \
+  --config "$recipe/corpus.yaml" "${test_sets[@]}" --overwrite
 [ -d "$work/tokenizer" ] || wenmai tokenizer train "$work/corpus.jsonl" "$recipe/characters.txt" \
   --output "$work/tokenizer" --kind wordpiece --size 9000 --lowercase --coverage 1 --hold-out 0
 wenmai train "$recipe/pretrain.yaml" --resume

@@ -257,6 +257,15 @@ def _from_scratch(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     return _together(model, pretrained, config.normalize)
 
 
+def find_tokenizer(model: str) -> Tokenizer:
+    """The tokenizer of a folder, which may hold nothing else, of a name on the hub, or of a shipped name.
+
+    Raises:
+        UserError: it can't be found or read.
+    """
+    return load_tokenizer(model_folder(BackboneConfig(model=model, weights="random")))
+
+
 def load_folder(folder: Path) -> tuple[Backbone, Tokenizer]:
     """The backbone and tokenizer of a folder as they are. Weights of a head beside them are skipped.
 

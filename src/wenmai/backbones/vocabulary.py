@@ -82,7 +82,10 @@ def replace_vocabulary(backbone: Backbone, old: Tokenizer, new: Tokenizer) -> Vo
 
 
 def set_word_embeddings(backbone: Backbone, rows_VE: Tensor, tokenizer: Tokenizer) -> None:
-    """Gives the model a word embedding of these rows, and its configuration the tokenizer's size and special ids.
+    """Gives the model a word embedding of these rows, and its configuration their number and the special ids.
+
+    Args:
+        rows_VE: at least one for each token; models often have more.
 
     Raises:
         UserError: the model takes positions from the padding's id, and the tokenizer's is another.
@@ -95,6 +98,7 @@ def set_word_embeddings(backbone: Backbone, rows_VE: Tensor, tokenizer: Tokenize
     if embeddings.padding_idx is not None:
         embeddings.padding_idx = tokenizer.pad_id
     fit_config(backbone.config, tokenizer)
+    backbone.config.vocab_size = len(rows_VE)
 
 
 def fit_config(config: Any, tokenizer: Tokenizer) -> None:

@@ -64,7 +64,7 @@ class VocabularyPlan:
     extra: tuple[str, ...] = ()
     max_length: int = 512
     segmenter: Literal["script", "rjieba"] = "rjieba"
-    sample: int = 20_000_000
+    sample: int = 10_000_000
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
