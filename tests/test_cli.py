@@ -26,6 +26,7 @@ from wenmai.progress import SILENT
 from wenmai.terminal import histogram_bar, progress_on
 
 VERBS = {
+    "corpus",
     "init",
     "check",
     "train",
@@ -102,11 +103,12 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 
 def test_the_verbs_are_those_of_the_app() -> None:
-    assert {
+    single = {
         command.name or command.callback.__name__.replace("_", "-")
         for command in app.registered_commands
         if command.callback
-    } == VERBS
+    }
+    assert single | {group.name for group in app.registered_groups} == VERBS
 
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
