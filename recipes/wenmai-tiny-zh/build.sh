@@ -28,6 +28,6 @@ done
 [ -f "$work/corpus.jsonl" ] || wenmai corpus decontaminate "$work/mixture.jsonl" --output "$work/corpus.jsonl" \
   --config "$recipe/corpus.yaml" "${test_sets[@]}" --overwrite
 [ -d "$work/tokenizer" ] || wenmai tokenizer train "$work/corpus.jsonl" "$recipe/characters.txt" \
-  --output "$work/tokenizer" --kind wordpiece --size 9000 --lowercase --coverage 1 --hold-out 0
+  --output "$work/tokenizer" --kind wordpiece --size 10000 --lowercase --coverage 1 --hold-out 0
 wenmai train "$recipe/pretrain.yaml" --resume
 python "$recipe/ship.py" "$work/run" src/wenmai/models/wenmai-tiny-zh
