@@ -41,7 +41,7 @@ from typing import Any
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 TEST_SETS = ("thucnews_titles/test.txt", "msra_ner/dh_msra.first12000.txt")
 MEGABYTES, QUICK_MEGABYTES = 1000, 3
-RESUMED_MEGABYTES, QUICK_RESUMED_MEGABYTES = 64, 1
+SMALL_MEGABYTES, QUICK_SMALL_MEGABYTES = 32, 2
 EDITS = (5, 10, 15, 20)
 PLANTED_SHARE = 0.005
 """Of all documents, for each kind of planted ones."""
@@ -312,7 +312,7 @@ def killed_and_resumed(folder: Path, data: Path, processes: int, quick: bool) ->
     for stage in ("clean", "dedup") if quick else ("clean", "decontaminate", "dedup", "mix"):
         words = command(stage, folder, data, processes)
         started = time.perf_counter()
-        run_cli(words)
+        run_cli([*words, "--overwrite"])
         seconds = time.perf_counter() - started
         output = Path(words[words.index("--output") + 1])
         report = output.with_name(f"{output.stem}.report.json")

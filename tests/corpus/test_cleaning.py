@@ -63,7 +63,9 @@ def test_every_limit_can_be_lifted(reason: str, change: dict[str, object]) -> No
 
 
 def test_markup_goes_and_text_stays() -> None:
-    given = "<html><script>var a = 1 < 2;</script><p>一&nbsp;二</p><p class='x'>a < b 且 <你好> 3>2</p></html>"
+    given = (
+        "<html><script>var a = 1 < 2;</script><p>一&nbsp;二</p><p class='x'>a < b 且 <你好> 3>2</p></html>"
+    )
     assert tidy(without_markup(given)) == "一\xa0二\na < b 且 <你好> 3>2"
 
 
@@ -112,7 +114,9 @@ def by_hand(text: str, n: int) -> tuple[float, float]:
     return (min(1, most * n / len(text)) if most >= 5 else 0), len(covered) / len(text)
 
 
-@pytest.mark.parametrize("text", ["一二三四" * 7, "一二三" * 2 + GOOD + "一二三", "啊" * 9, GOOD, "一", "一二"])
+@pytest.mark.parametrize(
+    "text", ["一二三四" * 7, "一二三" * 2 + GOOD + "一二三", "啊" * 9, GOOD, "一", "一二"]
+)
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 def test_shares_of_repetition_are_those_counted_by_hand(text: str, n: int) -> None:
     hashes = ngram_hashes(code_points(text), n)

@@ -155,7 +155,9 @@ def test_finished_parts_are_not_made_again(tmp_path: Path) -> None:
 def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     given = raw(tmp_path)
     run("clean", tmp_path)
-    with pytest.raises(UserError, match=r"out\.jsonl: is there already; --resume goes on with it, --overwrite"):
+    with pytest.raises(
+        UserError, match=r"out\.jsonl: is there already; --resume goes on with it, --overwrite"
+    ):
         run("clean", tmp_path)
     with pytest.raises(UserError, match="the earlier run had other verb, settings"):
         run("dedup", tmp_path, resume=True)
@@ -178,7 +180,9 @@ def test_text_is_written_as_it_is_read(tmp_path: Path, unit: Any) -> None:
     reading = ReadingConfig(unit=unit)
     first = Job([str(tmp_path / "in.jsonl")], tmp_path / "a.txt", reading=reading)
     again = Job([str(tmp_path / "a.txt")], tmp_path / "b.txt", reading=reading)
-    assert clean(first, CONFIG)["total"]["documents_out"] == clean(again, CONFIG)["total"]["documents_in"] == 2
+    assert (
+        clean(first, CONFIG)["total"]["documents_out"] == clean(again, CONFIG)["total"]["documents_in"] == 2
+    )
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
 
 
