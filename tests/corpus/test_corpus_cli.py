@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from corpus.texts import GOOD, made_up, texts_in, write_records
+from corpus.texts import GOOD, made_up, texts_in
 from wenmai.cli import main
 from wenmai.config.corpus import load_corpus_config
 from wenmai.corpus.settings import CorpusConfig, QualityConfig
@@ -24,7 +24,9 @@ def test_the_recipe_holds_every_key_with_its_default() -> None:
     assert load_corpus_config(RECIPE) == CorpusConfig()
     lines = RECIPE.read_text(encoding="utf-8").splitlines()
     given = yaml.safe_load("\n".join(lines))
-    commented = yaml.safe_load("\n".join(line.replace("# ", "", 1) for line in lines if line.startswith("  # ")))
+    commented = yaml.safe_load(
+        "\n".join(line.replace("# ", "", 1) for line in lines if line.startswith("  # "))
+    )
 
     def keys(tree: object) -> object:
         return {k: keys(v) for k, v in tree.items()} if isinstance(tree, dict) else None

@@ -113,7 +113,7 @@ def test_the_first_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("chunk_bytes", [700, 5000])
+@pytest.mark.parametrize("chunk_bytes", [3000, 9000])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_neither_pieces_nor_processes_change_the_result(
     tmp_path: Path, chunk_bytes: int, processes: int

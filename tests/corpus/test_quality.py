@@ -92,7 +92,14 @@ def test_cleaning_leaves_out_what_is_bad(tmp_path: Path) -> None:
     good, bad = raw_texts(30)
     write_records(tmp_path / "in.jsonl", [*good, *bad])
     write_records(tmp_path / "good.jsonl", made_up(80, seed=60))
-    tree = {"quality": {"good": [str(tmp_path / "good.jsonl")], "buckets": 4096, "regularization": 10, "alpha": 40}}
+    tree = {
+        "quality": {
+            "good": [str(tmp_path / "good.jsonl")],
+            "buckets": 4096,
+            "regularization": 10,
+            "alpha": 40,
+        }
+    }
     config = CorpusConfig.model_validate({"clean": tree})
     job = Job([str(tmp_path / "in.jsonl")], tmp_path / "out.jsonl", chunk_bytes=4000, processes=2)
     report = clean(job, config)
