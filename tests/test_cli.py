@@ -38,6 +38,7 @@ VERBS = {
     "samples",
     "info",
     "inspect",
+    "tokenizer",
 }
 
 
