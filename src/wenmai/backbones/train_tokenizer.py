@@ -27,8 +27,8 @@ TRAINERS: dict[Kind, Callable[..., Any]] = {
 def train_tokenizer(texts: Iterable[str], plan: VocabularyPlan, *, progress: Progress = SILENT) -> Tokenizer:
     """A tokenizer that transformers opens too, once it is saved.
 
-    The same texts give the same one, whatever the process. It has fewer tokens than asked for if the texts do not
-    hold more.
+    The same texts give the same one, whatever the process; only ``unigram``, which sums in several threads, may have
+    a few other of its rarest pieces. It has fewer tokens than asked for if the texts do not hold more.
 
     Args:
         texts: lines or documents; gone through more than once, so not an iterator but what gives one each time

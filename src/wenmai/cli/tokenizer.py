@@ -100,8 +100,8 @@ def train(
 @tokenizer.command()
 def extend(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="bundle, model folder, hub name or e5-small")],
+    output: Annotated[Path, typer.Option(help="folder to write")],
     tokens: Annotated[list[str] | None, typer.Argument(metavar="TOKEN", help="new tokens")] = None,
-    output: Annotated[Path, typer.Option(help="folder to write")] = Path("extended"),
     file: Annotated[
         Path | None, typer.Option(help="more of them, a line each: token, or token<TAB>like<TAB>like")
     ] = None,
