@@ -7,8 +7,9 @@
   cosine, for every head, with dropout off and on (``checks/gradients.py``)
 * the final weights of a run that was stopped and resumed beside those of one that never stopped
   (``checks/resuming.py``)
-* characters that the path from text to tokens loses, and what whole-word masking does to Chinese
-  (``checks/characters.py``)
+* characters that the path from text to tokens loses (``checks/characters.py``)
+* what is hidden in masked language modelling: how much, whole words or parts, anew each epoch, the same after
+  resuming; beside the Trainer's DataCollatorForLanguageModeling (``checks/masking.py``)
 
 Both get the same rows of ids, the same encoder and the same settings; models are tiny and made on the spot, the
 text is the newspaper sample. ``ours_exact`` says whether wenmai's value is what it should be: 1 to six digits, no
@@ -33,8 +34,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import torch
 from transformers.utils import logging
 
-from checks.characters import character_rows, masking_rows
+from checks.characters import character_rows
 from checks.gradients import gradient_rows
+from checks.masking import masking_rows
 from checks.resuming import resume_rows
 
 CHECKS = {
@@ -57,7 +59,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def shown(row: dict[str, Any], whose: str) -> str:
     value = row[whose]
     if value is None:
-        return "no such head"
+        return "no such head" if row["row"].startswith("gradient") else "no such masking"
     if row["row"].startswith("gradient"):
         return f"{value:.6f}"
     if row["row"].startswith("largest weight difference"):

@@ -3,8 +3,10 @@ and shared out among any number of processes."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 from itertools import islice, zip_longest
 
 import numpy as np
@@ -16,7 +18,7 @@ from wenmai.data.draws import uniform
 from wenmai.data.features import features_in_memory
 from wenmai.data.rows import Arrays, Row
 from wenmai.errors import UserError
-from wenmai.training.loader import Loaded, steps_from
+from wenmai.training.loader import Loaded, dead_workers_told, steps_from
 
 Work = tuple[Plan, BatchMaker]
 
@@ -119,3 +121,36 @@ def test_a_worker_that_dies_is_told(work: Work) -> None:
     mortal = BatchMaker(maker.features, maker.units, dies, pad_id=0, seed=1)
     with pytest.raises(UserError, match=r"worker process .* died .*lower train.num_workers"):
         list(steps_from(plan, mortal, [5], (0, 0), num_workers=1))
+
+
+def test_a_worker_killed_during_a_step_is_told_at_once(work: Work) -> None:
+    """The loop need not ask for batches to hear of it, and nothing hangs."""
+    plan, maker = work
+    before = set(multiprocessing.active_children())
+    steps = steps_from(plan, maker, [len(plan.steps(0))] * 1000, (0, 0), num_workers=2)
+    told = pytest.raises(UserError, match=r"worker process .* died .*killed by signal: Killed.*--resume")
+    with told, dead_workers_told():
+        next(steps)
+        (worker, _) = set(multiprocessing.active_children()) - before
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        until = time.monotonic() + 10
+        while time.monotonic() < until:  # a step
+            time.sleep(0.01)
+    steps.close()
+    assert not set(multiprocessing.active_children()) - before
+
+
+def test_a_worker_killed_while_batches_are_asked_for_is_told(work: Work) -> None:
+    plan, maker = work
+    before = set(multiprocessing.active_children())
+    steps = steps_from(plan, maker, [len(plan.steps(0))] * 1000, (0, 0), num_workers=1)
+    with pytest.raises(UserError, match=r"worker process .* died"), dead_workers_told():
+        for number, _ in enumerate(steps):
+            if number == 5:
+                (worker,) = set(multiprocessing.active_children()) - before
+                os.kill(worker.pid or 0, signal.SIGKILL)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), dead_workers_told():
+        raise RuntimeError("out of memory")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import tee
 from typing import Any
@@ -23,6 +25,8 @@ Key = tuple[int, Ints]
 """Epoch and units of one micro-batch."""
 Loaded = tuple[int, Ints, list[Batch]]
 """Epoch, all units of a step, and the micro-batches of this process."""
+
+DEAD_WORKER = re.compile(r"DataLoader worker .* (exited|is killed)")
 
 PREFETCHED = 4
 """Micro-batches that a worker makes ahead."""
@@ -91,16 +95,26 @@ def steps_from(
     )
     batches = iter(loader)
     for epoch, step in steps:
-        try:
+        with dead_workers_told():
             made = [next(batches) for _ in plan.micro_batches(step[rank::world])]
-        except RuntimeError as error:
-            if "worker" in str(error) and "exited" in str(error):
-                raise UserError(
-                    f"a worker process that prepares batches died ({error}): memory may have run out; "
-                    "lower train.num_workers and go on with --resume"
-                ) from error
-            raise
         yield epoch, step, [item.batch() if isinstance(item, _Arrays) else item for item in made]
+
+
+@contextmanager
+def dead_workers_told() -> Iterator[None]:
+    """Inside, the death of a worker is an error that says what to do, wherever the loop is when it happens.
+
+    PyTorch hears of it by a signal, so it comes up in the middle of a step as well as where batches are asked for.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if DEAD_WORKER.search(str(error)):
+            raise UserError(
+                f"a worker process that prepares batches died ({error}): memory may have run out; "
+                "lower train.num_workers and go on with --resume"
+            ) from error
+        raise
 
 
 def _planned(plan: Plan, epoch_steps: Sequence[int], start: tuple[int, int]) -> Iterator[tuple[int, Ints]]:

@@ -32,6 +32,7 @@ from wenmai.training.clock import Clock
 from wenmai.training.freezing import apply_unfreezing
 from wenmai.training.gradients import Step
 from wenmai.training.journal import Journal
+from wenmai.training.loader import dead_workers_told
 from wenmai.training.machine import Machine, open_machine
 from wenmai.training.optimizer import build_optimizer, finish_gradients, set_learning_rates
 from wenmai.training.restrictions import refuse_unshareable
@@ -84,7 +85,8 @@ def train(
             inventory = sorted(work.task.inventory(work.data["train"]))
             write_text(run / "known.json", json.dumps(inventory, ensure_ascii=False))
             save_config(config, run / "config.yaml")
-        learn(config, work, machine, resume, progress, on_evaluation)
+        with dead_workers_told():
+            learn(config, work, machine, resume, progress, on_evaluation)
         if machine.parallel.first:
             shutil.rmtree(run / "cache", ignore_errors=True)
     return run
