@@ -12,7 +12,15 @@ import torch
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers.models import Unigram
-from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+)
 
 PUNCTUATION = "，。！？、；：“”‘’（）《》【】〈〉「」『』…—·～￥％" + string.punctuation
 WORDS = (
@@ -62,6 +70,29 @@ def tiny_backbone_folder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         BertModel(config, add_pooling_layer=False).save_pretrained(path)
+    return path
+
+
+def decoder_folder(folder: Path, *, seed: int = 0) -> Path:
+    """A random GPT-2 of the sizes and with the tokenizer of a folder of :func:`tiny_backbone_folder`, beside it."""
+    path = folder.with_name(f"{folder.name}-decoder")
+    if not path.is_dir():
+        known = BertConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.save_pretrained(path)
+        config = GPT2Config(
+            vocab_size=known.vocab_size,
+            n_embd=known.hidden_size,
+            n_layer=known.num_hidden_layers,
+            n_head=known.num_attention_heads,
+            n_positions=known.max_position_embeddings,
+            bos_token_id=tokenizer.cls_token_id,
+            eos_token_id=tokenizer.sep_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            GPT2Model(config).save_pretrained(path)
     return path
 
 

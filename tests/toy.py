@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tiny import decoder_folder
 from wenmai.config import RunConfig, load_config
 
 PEOPLE = ["王小明", "李建国", "张伟", "陈丽华", "赵六", "孙中山", "周杰", "吴京"]
@@ -106,11 +107,16 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "ner-nested": ({"name": "ner", "head": "global_pointer", "nested": True}, nested_records()),
     "classification": ({"name": "text_classification"}, classification_records()),
     "classification-multi": ({"name": "text_classification", "multi_label": True}, multi_label_records()),
+    "classification-decoder": (
+        {"name": "text_classification", "pooling": "last", "auxiliary_lm": 0.5},
+        classification_records(),
+    ),
     "matching": ({"name": "text_matching"}, matching_records()),
     "matching-regression": ({"name": "text_matching", "objective": "regression"}, regression_records()),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),
+    "causal-lm": ({"name": "causal_lm", "max_new_tokens": 8}, text_records()),
 }
 """Task section and records by name; every task occurs, with each of its heads."""
 
@@ -128,14 +134,24 @@ def write_jsonl(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
+def backbone_of(name: str, folder: Path) -> Path:
+    """The folder of an encoder, or for what needs a decoder one of its size and vocabulary."""
+    task = TOYS[name][0]
+    return decoder_folder(folder) if task["name"] == "causal_lm" or "auxiliary_lm" in task else folder
+
+
 def toy_config(folder: Path, name: str, backbone: Path, **train: Any) -> RunConfig:
-    """The configuration of a run in ``folder`` on a toy set, which serves as train and dev."""
+    """The configuration of a run in ``folder`` on a toy set, which serves as train and dev.
+
+    Args:
+        backbone: folder of an encoder; see :func:`backbone_of`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     task, records = TOYS[name]
     data = str(write_jsonl(folder / "data.jsonl", records))
     tree = {
         "task": {"max_length": 64, **task},
-        "backbone": {"model": str(backbone)},
+        "backbone": {"model": str(backbone_of(name, backbone))},
         "data": {"train": data, "dev": data},
         "train": {"learning_rate": 3e-3, "examples_per_step": 8, "warmup_steps": 0.1, **train},
         "device": "cpu",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tiny import tiny_backbone_folder
-from toy import ALL_TEXTS, TOYS
+from toy import ALL_TEXTS, TOYS, backbone_of
 from wenmai.backbones.load import load_folder
 from wenmai.bundle import save_bundle
 from wenmai.data.examples import read_examples
@@ -31,7 +31,7 @@ def test_from_bundle_to_page(name: str, backbone: Path, tmp_path: Path) -> None:
     config = task_type.Config.model_validate(settings)
     examples = list(read_examples(records, task_type.Example))[::3]
     task = task_type(config, task_type.collect_labels(config, examples))
-    encoder, tokenizer = load_folder(backbone)
+    encoder, tokenizer = load_folder(backbone_of(name, backbone))
     save_bundle(tmp_path / "bundle", task, Model(encoder, task.build_head(encoder)), tokenizer)
     report = evaluate(tmp_path / "bundle", examples, output=tmp_path / "run", resamples=5)
     assert isinstance(report[report["primary_metric"]], float)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wenmai.data import rows
+from wenmai.heads.auxiliary_lm import WithLanguageModel
+from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
 from wenmai.heads.contrastive import ContrastiveHead
 from wenmai.heads.crf import CRFHead
@@ -41,6 +43,10 @@ def label_list(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
     return {"labels": rng.permutation(L)[: length % 3].reshape(-1, 1)}
 
 
+def followers(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    return {"next": [int(i) for i in rng.integers(0, 7, length - 1)] + [IGNORE]}
+
+
 def originals(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
     return {"original": [IGNORE if i % 3 == 0 else int(i) for i in range(length)]}
 
@@ -67,6 +73,7 @@ CASES = {
     "cls": Case(lambda: ClassificationHead(H, L, pooling="cls", dropout=0.1, label_smoothing=0.1), label),
     "mean": Case(lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, hidden_layer=True), label),
     "max": Case(lambda: ClassificationHead(H, L, pooling="max", dropout=0.1), label),
+    "last": Case(lambda: ClassificationHead(H, L, pooling="last", dropout=0.1), label),
     "focal": Case(lambda: ClassificationHead(H, L, pooling="cls", dropout=0.1, focal_gamma=2.0), label),
     "multi_label": Case(
         lambda: ClassificationHead(H, L, pooling="mean", dropout=0.1, multi_label=True), label_list
@@ -90,6 +97,26 @@ CASES = {
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "masked_lm": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H)), originals),
     "masked_lm_smoothed": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals),
+    "auxiliary_lm": Case(
+        lambda: WithLanguageModel(
+            ClassificationHead(H, L, pooling="last", dropout=0.1),
+            CausalLMHead(H, nn.Embedding(7, H), tied=False),
+            weight=0.5,
+        ),
+        label,
+    ),
+    "auxiliary_lm_regression": Case(
+        lambda: WithLanguageModel(
+            RegressionHead(H, pooling="last", dropout=0.1),
+            CausalLMHead(H, nn.Embedding(7, H), tied=False),
+            weight=2,
+        ),
+        score,
+    ),
+    "causal_lm": Case(lambda: CausalLMHead(H, nn.Embedding(7, H)), followers),
+    "causal_lm_own_matrix": Case(
+        lambda: CausalLMHead(H, nn.Embedding(7, 5), tied=False, label_smoothing=0.1), followers
+    ),
 }
 ADDING = [name for name in CASES if name != "contrastive"]
 
@@ -141,13 +168,15 @@ def made(request: pytest.FixtureRequest) -> Made:
     head = case.build().double().eval()
     for parameter in head.parameters():
         nn.init.normal_(parameter)
-    if isinstance(head, MaskedLMHead):
+    if isinstance(head, MaskedLMHead | CausalLMHead):
         head._tied[0].double()
     made_rows = [rows.Row(inputs={"input_ids": [1] * n}, targets=case.targets(rng, n)) for n in LENGTHS]
     return Made(head, [torch.randn(n, H, dtype=torch.float64) for n in LENGTHS], made_rows)
 
 
+DIVERGING = [name for name in ADDING if not name.startswith("causal_lm")]
 adding = pytest.mark.parametrize("made", ADDING, indirect=True)
+diverging = pytest.mark.parametrize("made", DIVERGING, indirect=True)
 
 
 def real_part(head: Head, name: str, output: Tensor, length: int) -> Tensor:
@@ -209,7 +238,7 @@ def test_loss_of_a_batch_is_the_sum_over_its_parts(made: Made, parts: list[list[
     assert sum(number for _, number in pieces) == count
 
 
-@adding
+@diverging
 @pytest.mark.parametrize("parts", [[[0], [1], [2], [3]], [[3, 1, 0], [2]]])
 def test_divergence_of_a_batch_is_the_sum_over_its_parts(made: Made, parts: list[list[int]]):
     whole = made.divergence([0, 1, 2, 3], extra=3)
@@ -218,7 +247,7 @@ def test_divergence_of_a_batch_is_the_sum_over_its_parts(made: Made, parts: list
     torch.testing.assert_close(sum(pieces), whole, atol=1e-10, rtol=1e-10)
 
 
-@adding
+@diverging
 def test_divergence_of_equal_passes_is_zero_and_level(made: Made):
     found = made.divergence([0, 1, 2, 3], nudge=0.0)
     found.backward()
@@ -226,7 +255,7 @@ def test_divergence_of_equal_passes_is_zero_and_level(made: Made):
     assert not any(p.grad.any() for p in made.head.parameters() if p.grad is not None)
 
 
-@adding
+@pytest.mark.parametrize("made", [n for n in DIVERGING if not n.startswith("auxiliary")], indirect=True)
 def test_divergence_reaches_every_weight_that_the_loss_reaches(made: Made):
     made.loss([0, 1, 2, 3])[0].backward()
     reached = [p.grad is not None and bool(p.grad.any()) for p in made.head.parameters()]

@@ -20,14 +20,14 @@ def test_by_hand_in_every_precision(how, expected, dtype):
     assert pooled.tolist() == [expected]
 
 
-@pytest.mark.parametrize("how", ["mean", "max"])
+@pytest.mark.parametrize("how", ["mean", "max", "last"])
 def test_what_stands_in_padding_is_of_no_account(how):
     spoiled = HIDDEN.clone()
     spoiled[0, 2] = torch.nan
     assert torch.equal(pool(spoiled, MASK, how), pool(HIDDEN, MASK, how))
 
 
-@pytest.mark.parametrize("how", ["mean", "max"])
+@pytest.mark.parametrize("how", ["mean", "max", "last"])
 def test_row_of_padding_is_zero(how):
     assert pool(HIDDEN, torch.zeros(1, 3), how).tolist() == [[0.0, 0.0]]
 
@@ -40,6 +40,12 @@ def test_only_what_is_said_to_be_looked_at_is(how):
         assert read.sum() == 1
         spoiled[~read] = torch.nan
     assert torch.equal(pool(spoiled, MASK, how), pool(HIDDEN, MASK, how))
+
+
+def test_the_last_token_is_found_wherever_padding_is():
+    mask = torch.tensor([[0, 1, 0, 1, 0]])
+    assert pool(torch.arange(5.0).view(1, 5, 1), mask, "last").tolist() == [[3.0]]
+    assert tokens_pooled(mask, "last").tolist() == [[False, False, False, True, False]]
 
 
 def test_mean_of_many_half_precision_values_is_summed_in_fp32():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tiny import tiny_backbone_folder
+from tiny import decoder_folder, tiny_backbone_folder
 from wenmai.backbones.load import Backbone, load_folder
 from wenmai.heads.cross_entropy import each_label, one_of_labels
 from wenmai.heads.head import IGNORE
@@ -39,6 +39,11 @@ OPTIONS = [
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return load_folder(tiny_backbone_folder(tmp_path_factory.mktemp("tiny")))[0]
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return load_folder(decoder_folder(tiny_backbone_folder(tmp_path_factory.mktemp("tiny"))))[0]
 
 
 def loss_of(name: str, config: dict[str, Any], targets: dict[str, torch.Tensor], backbone: Backbone) -> float:
@@ -100,12 +105,14 @@ def test_where_it_can_not_be_used_it_is_refused(name: str, config: dict[str, Any
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_head_but_the_contrastive_one_takes_r_drop(name: str, backbone: Backbone) -> None:
+def test_heads_take_r_drop_unless_they_compare_texts_or_hold_no_logits(
+    name: str, backbone: Backbone, decoder: Backbone
+) -> None:
     configs = [TASKS[name].Config()]
     if name == "ner":
         configs = [TASKS[name].Config(head=head) for head in ("crf", "softmax", "global_pointer")]
     if name == "text_matching":
         configs += [TASKS[name].Config(objective="regression")]
     for config in configs:
-        head = TASKS[name](config, LABELS).build_head(backbone)
-        assert head.defines_divergence is (name != "text_embedding")
+        head = TASKS[name](config, LABELS).build_head(decoder if name == "causal_lm" else backbone)
+        assert head.defines_divergence is (name not in ("text_embedding", "causal_lm"))

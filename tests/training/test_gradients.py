@@ -73,7 +73,7 @@ def test_ragged_last_window(tmp_path: Path, backbone: Path) -> None:
             torch.testing.assert_close(parts[key], gradient, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in TOYS if not name.startswith("embedding")])
+@pytest.mark.parametrize("name", [name for name in TOYS if not name.startswith(("embedding", "causal"))])
 def test_r_drop_does_not_see_micro_batches(name: str, tmp_path: Path, backbone: Path) -> None:
     plain = gradients(tmp_path / "plain", name, backbone, 0, None)
     whole = gradients(tmp_path / "whole", name, backbone, 0, None, r_drop=2.0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny import tiny_backbone_folder
-from toy import ALL_TEXTS, TOYS, toy_config
+from toy import ALL_TEXTS, TOYS, backbone_of, toy_config
 from wenmai.backbones.load import load_folder
 from wenmai.backbones.plain import module_by_module
 from wenmai.bundle import save_bundle
@@ -38,7 +38,7 @@ def toy(backbone: Path, name: str) -> tuple[Model, list[Batch]]:
     settings = task_type.Config.model_validate({"max_length": 64, **section})
     examples = read_examples(records, task_type.Example)
     task = task_type(settings, task_type.collect_labels(settings, examples))
-    encoder, tokenizer = load_folder(backbone)
+    encoder, tokenizer = load_folder(backbone_of(name, backbone))
     torch.manual_seed(1)
     model = Model(encoder, task.build_head(encoder))
     return model, list(batches_of(examples, task, tokenizer, tokens=256))
@@ -111,20 +111,23 @@ def test_every_task_can_be_looked_into(backbone: Path, name: str) -> None:
     found = inspect_model(model, batches[:2])
     assert found.steps == min(2, len(batches))
     assert found.tokens == sum(int(batch["attention_mask"].sum()) for batch in batches[:2])
-    layers = [f"backbone.model.encoder.layer.{i}" for i in range(2)]
-    assert set(layers) <= set(found.modules) and "backbone.model.embeddings.word_embeddings" in found.modules
+    decoder = model.backbone.causal
+    layers = [f"backbone.model.{'h' if decoder else 'encoder.layer'}.{i}" for i in range(2)]
+    words = "wte" if decoder else "embeddings.word_embeddings"
+    assert set(layers) <= set(found.modules) and f"backbone.model.{words}" in found.modules
     for layer in layers:
         record = found.modules[layer]
         assert record.outputs.spread.count == found.tokens * 32
         # a batch whose pairs are all alike teaches cosent nothing
         assert any(step["output_gradient_norm"] > 0 for step in record.steps)
         assert any(step["weight_gradient_norm"] > 0 for step in record.steps)
-        units = found.modules[f"{layer}.intermediate.intermediate_act_fn"].units
-        assert units is not None and units.tokens == found.tokens and len(units.active_U) == 64
+        units = found.modules[f"{layer}.{'mlp.act' if decoder else 'intermediate.intermediate_act_fn'}"].units
+        assert units is not None and units.tokens == found.tokens
+        assert len(units.active_U) == (128 if decoder else 64)
     shares = found.to_json()["attention"]["share"]
-    # fresh weights look almost everywhere alike
+    # fresh weights look almost everywhere alike, decoders only at what stands before
     assert [len(heads) for heads in shares] == [4, 4]
-    assert all(0.9 < share <= 1 for heads in shares for share in heads)
+    assert all((0.5 if decoder else 0.9) < share <= 1 for heads in shares for share in heads)
 
 
 def test_padding_changes_no_number(backbone: Path) -> None:

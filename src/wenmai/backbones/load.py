@@ -110,6 +110,12 @@ class Backbone(nn.Module):
         return looks_back_only(self.model)
 
     @property
+    def ties_embeddings(self) -> bool:
+        """Whether the word embeddings are meant to be the output matrix too."""
+        tied = getattr(self.config, "tie_word_embeddings", True)
+        return bool(tied) and self.word_embeddings.embedding_dim == self.hidden_size
+
+    @property
     def word_embeddings(self) -> nn.Embedding:
         embeddings: nn.Embedding = self.model.get_input_embeddings()
         return embeddings
@@ -186,6 +192,16 @@ class Backbone(nn.Module):
         with self.keyed(batch), perturbed(self.model, perturbation):
             hidden: Tensor = self.model(**known, **self.options).last_hidden_state
         return hidden
+
+    def step(self, ids_BT: Tensor, past: Any = None) -> tuple[Tensor, Any]:
+        """The hidden states (B, T, H) of tokens that follow those of earlier steps, and what the next step needs.
+
+        Args:
+            ids_BT: without padding.
+            past: of the step before; None: there was none.
+        """
+        found = self.model(input_ids=ids_BT, past_key_values=past, use_cache=True)
+        return found.last_hidden_state, found.past_key_values
 
     def state_for_saving(self) -> dict[str, Tensor]:
         """All weights under the names by which ``AutoModel`` looks for them."""
@@ -315,6 +331,10 @@ def _load(
 
 def _together(model: Any, pretrained: Any, normalize: Normalization = "none") -> tuple[Backbone, Tokenizer]:
     backbone = Backbone(model).eval()
+    if "token_type_ids" not in backbone.inputs:
+        # a GPT-2 with a BERT vocabulary would take them for words, opened by transformers
+        names = [name for name in pretrained.model_input_names if name != "token_type_ids"]
+        pretrained.model_input_names = pretrained.init_kwargs["model_input_names"] = names
     limit = int(pretrained.model_max_length) if backbone.max_length is None else backbone.max_length
     return backbone, Tokenizer(pretrained, max_length=limit, normalize=normalize)
 

@@ -24,14 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenmai.backbones.roformer import rules
+from wenmai.errors import UserError
 from wenmai.text.normalize import NormalizedText, joins_before
 from wenmai.text.normalize import normalize as normalized
 
 METASPACE = "▁"
-
-Normalization = Literal["none", "nfkc", "simplified"]
 """What SentencePiece writes for the space before a word, and before a text."""
 
+Normalization = Literal["none", "nfkc", "simplified"]
+"""What the tokenizer reads instead of the text; see :class:`Tokenizer`."""
+
+_BLANK_OF_PIECES = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -151,6 +154,42 @@ class Tokenizer:
         return len(self.encode(probe)) < len(probe)
 
     @cached_property
+    def document_ends(self) -> tuple[list[int], list[int]]:
+        """The ids before and after a text by which a decoder knows its beginning and its end; one each at least.
+
+        Raises:
+            UserError: the vocabulary has none.
+        """
+        tokens = self.pretrained
+        bos, eos = (
+            None if token is None else int(token) for token in (tokens.bos_token_id, tokens.eos_token_id)
+        )
+        first = eos if bos is None else bos
+        before = self.single.before or ([] if first is None else [first])
+        after = self.single.after or ([] if eos is None else [eos])
+        if not before or not after:
+            raise UserError(
+                "the tokenizer has no token for the end of a text, by which a decoder knows where one ends: "
+                "name one as eos_token in tokenizer_config.json"
+            )
+        return before, after
+
+    def continuation(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
+        """The text of ids that follow those of a prompt; a character that was begun and not finished is left out."""
+        known, whole = (self._text(tokens) for tokens in (list(prompt), [*prompt, *ids]))
+        # the joint may be read together (a blank between words); elsewhere the beginning stays what it was
+        text = whole[len(known) :] if whole.startswith(known) else self._text(list(ids))
+        return text.rstrip("\ufffd")
+
+    def _text(self, ids: list[int]) -> str:
+        text: str = self.pretrained.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        decoder = self.pretrained.backend_tokenizer.decoder
+        if decoder is None or type(decoder).__name__ == "WordPiece":
+            # pieces are joined by blanks, which belong between Latin words only
+            text = _BLANK_OF_PIECES.sub("", text)
+        return text
+
+    @cached_property
     def identity(self) -> str:
         """A hash of all that decides which rows a text becomes: vocabulary, rules, special tokens, versions."""
         parts = [
@@ -245,6 +284,15 @@ class Tokenizer:
         second_at = [i for i, who in enumerate(owner) if who == 1] or [len(owner)]
         before, after = slice(0, first_at[0]), slice(second_at[-1] + 1, None)
         between = slice(first_at[-1] + 1, second_at[0])
+        if (
+            len(ids) == len(first_at) + len(owner[second_at[0] :])
+            and self.pretrained.eos_token_id is not None
+        ):
+            # a decoder's tokenizer puts nothing around a text: its end is where a decoder has read all of it
+            end = [int(self.pretrained.eos_token_id)]
+            return Template(
+                [], end if second is not None else [], end, ([], 0, [0] if second else [], 0, [0])
+            )
         if second is None:
             between, after = slice(0, 0), slice(first_at[-1] + 1, None)
         return Template(

@@ -96,6 +96,12 @@ class ClassificationHead(Head):
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         return {"logits": self.output(self.row(hidden_BTH, mask_BT))}
 
+    def counted(self, batch: dict[str, Tensor]) -> Tensor:
+        """Which rows the loss counts, booleans (B,)."""
+        if self.multi_label:
+            return torch.ones_like(batch["labels"][:, 0, 0], dtype=torch.bool)
+        return batch["label"] != IGNORE
+
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
         logits_BL = outputs["logits"]
         if self.multi_label:
@@ -144,6 +150,10 @@ class RegressionHead(Head):
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         return {"score": self.output(self.row(hidden_BTH, mask_BT)).squeeze(-1)}
+
+    def counted(self, batch: dict[str, Tensor]) -> Tensor:
+        """Which rows the loss counts, booleans (B,)."""
+        return ~batch["score"].isnan()
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
         predicted_B = widened(outputs["score"])

@@ -18,7 +18,8 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
     ``cls`` takes the first token: right for backbones whose pre-training used it (BERT), and the cheapest.
     ``mean`` averages all tokens, special ones included: the usual choice for embeddings (Reimers & Gurevych
     2019), and what E5 was trained with. ``max`` takes the largest value of every dimension: for labels that
-    one word decides. ``last`` takes the last token: for decoders, where only it has seen the whole text.
+    one word decides. ``last`` takes the last token: right for decoders, in which it alone has seen all others
+    (Radford et al. 2018).
 
     Args:
         hidden_BTH: hidden states of the backbone.
@@ -26,14 +27,15 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
         how: see above.
 
     Returns:
-        (B, H) in the precision of ``hidden_BTH``; for ``mean`` and ``max``, zeros for a row of nothing but
-        padding.
+        (B, H) in the precision of ``hidden_BTH``; for ``mean``, ``max`` and ``last``, zeros for a row of nothing
+        but padding.
     """
     if how == "cls":
         return hidden_BTH[:, 0]
-    if how == "last":
-        return hidden_BTH[torch.arange(len(mask_BT)), _last(mask_BT)]
     token_BT1 = mask_BT.bool()[..., None]
+    if how == "last":
+        last_BT1 = _last(mask_BT)[..., None]
+        return hidden_BTH.masked_fill(~last_BT1, 0.0).sum(dim=1)
     if how == "mean":
         # filled, not multiplied by the mask: padding may hold anything, and NaN times 0 is NaN
         total_BH = widened(hidden_BTH).masked_fill(~token_BT1, 0.0).sum(dim=1)
@@ -46,13 +48,16 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
 
 def tokens_pooled(mask_BT: Tensor, how: Pooling) -> Tensor | None:
     """Which tokens :func:`pool` looks at, booleans (B, T); None: all."""
-    if how not in ("cls", "last"):
+    if how == "last":
+        return _last(mask_BT)
+    if how != "cls":
         return None
-    read_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
-    read_BT[torch.arange(len(mask_BT)), 0 if how == "cls" else _last(mask_BT)] = True
-    return read_BT
+    first_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
+    first_BT[:, 0] = True
+    return first_BT
 
 
 def _last(mask_BT: Tensor) -> Tensor:
-    """The place of each row's last token, (B,)."""
-    return (mask_BT.sum(dim=1).long() - 1).clamp(min=0)
+    """True at the last token of each row, (B, T)."""
+    token_BT = mask_BT.bool()
+    return token_BT & (token_BT.long().cumsum(dim=1) == token_BT.sum(dim=1, keepdim=True))

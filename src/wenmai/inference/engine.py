@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Row, collate
+from wenmai.inference.generation import continuations
+from wenmai.tasks.generation import Generation
 from wenmai.tasks.model import Model
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task
 
@@ -50,6 +52,9 @@ def _chunk(
     examples: Sequence[Example],
     tokens_per_batch: int,
 ) -> list[Prediction]:
+    generation = task.generation()
+    if generation is not None and not any(example.labelled for example in examples):
+        return _written(model, task, tokenizer, examples, generation, tokens_per_batch)
     rows = [
         task.evaluation_rows(example, tokenizer) if example.labelled else task.featurize(example, tokenizer)
         for example in examples
@@ -75,6 +80,26 @@ def _answered(
     example: Example,
 ) -> Prediction:
     prediction = task.answer([outputs[j] for j in range(len(rows))], rows, example, tokenizer)
+    return _with_id(prediction, example)
+
+
+def _written(
+    model: Model,
+    task: Task[Any, Any],
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    generation: Generation,
+    tokens_per_batch: int,
+) -> list[Prediction]:
+    prompts = [task.featurize(example, tokenizer)[-1].inputs["input_ids"] for example in examples]
+    found = continuations(model, tokenizer, prompts, generation, tokens_per_batch=tokens_per_batch)
+    texts = [tokenizer.continuation(prompt, ids) for prompt, ids in zip(prompts, found, strict=True)]
+    return [
+        _with_id(task.written(text, example), example) for text, example in zip(texts, examples, strict=True)
+    ]
+
+
+def _with_id(prediction: Prediction, example: Example) -> Prediction:
     return prediction if example.id is None else {"id": example.id, **prediction}
 
 

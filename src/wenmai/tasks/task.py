@@ -24,6 +24,7 @@ from wenmai.data.rows import Arrays, Row
 from wenmai.errors import UserError
 from wenmai.heads.head import Head
 from wenmai.metrics.scores import Scores
+from wenmai.tasks.generation import Generation
 
 Prediction = dict[str, Any]
 """A JSON object: what ``predictions.jsonl`` holds a line of."""
@@ -136,6 +137,14 @@ class Task(ABC, Generic[E, C]):
     ) -> Prediction:
         """What prediction calls: :meth:`decode`, unless the answer consists of pieces of the vocabulary."""
         return self.decode(outputs, rows, example)
+
+    def generation(self) -> Generation | None:
+        """How examples without labels are continued, for tasks that write; None: their rows are decoded."""
+        return None
+
+    def written(self, text: str, example: E) -> Prediction:
+        """The prediction from what was written behind the example's last row, where :meth:`generation` says how."""
+        raise NotImplementedError(f"{self.name} writes no text")
 
     @abstractmethod
     def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Scores:

@@ -22,6 +22,7 @@ from wenmai.heads.cross_entropy import refuse_both
 from wenmai.heads.head import Head
 from wenmai.metrics.classification import classification_scores, multilabel_scores
 from wenmai.metrics.scores import Scores
+from wenmai.tasks.auxiliary_lm import DESCRIPTION, with_language_model
 from wenmai.tasks.labels import (
     as_label,
     label_confidences,
@@ -80,7 +81,10 @@ class TextClassificationConfig(TaskConfig):
     threshold: float = Field(
         default=0.5, gt=0, lt=1, description="multi_label: probability from which a label is given"
     )
-    pooling: Literal["mean", "cls", "max"] = Field(default="mean", description="tokens to one vector")
+    pooling: Literal["mean", "cls", "max", "last"] = Field(
+        default="mean", description="tokens to one vector; last is for decoders"
+    )
+    auxiliary_lm: float = Field(default=0.0, ge=0, description=DESCRIPTION)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all labels"
@@ -166,7 +170,7 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
         return rows
 
     def build_head(self, backbone: Backbone) -> Head:
-        return ClassificationHead(
+        head = ClassificationHead(
             backbone.hidden_size,
             len(self.labels),
             pooling=self.config.pooling,
@@ -175,6 +179,7 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
             label_smoothing=self.config.label_smoothing,
             focal_gamma=self.config.focal_gamma,
         )
+        return with_language_model(head, backbone, self.config.auxiliary_lm)
 
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: TextClassificationExample

@@ -69,7 +69,7 @@ class TextEmbeddingConfig(TaskConfig):
         default="infonce", description="infonce: anchor and positive; cosent: pairs with a score"
     )
     temperature: float = Field(default=0.05, gt=0)
-    pooling: Literal["mean", "cls", "max"] = "mean"
+    pooling: Literal["mean", "cls", "max", "last"] = "mean"
     prefix: str = Field(
         default="", description="put before every text, as the backbone was trained ('query: ')"
     )

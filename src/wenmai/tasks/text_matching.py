@@ -23,6 +23,7 @@ from wenmai.heads.head import Head
 from wenmai.metrics.classification import classification_scores
 from wenmai.metrics.ranking import correlation_scores
 from wenmai.metrics.scores import Scores
+from wenmai.tasks.auxiliary_lm import DESCRIPTION, with_language_model
 from wenmai.tasks.labels import as_label, label_confidences, label_confusion, label_prediction
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
 
@@ -61,7 +62,10 @@ class TextMatchingConfig(TaskConfig):
     objective: Literal["classification", "regression"] = Field(
         default="classification", description="regression: labels are numbers, scored by rank correlation"
     )
-    pooling: Literal["mean", "cls", "max"] = Field(default="mean", description="tokens to one vector")
+    pooling: Literal["mean", "cls", "max", "last"] = Field(
+        default="mean", description="tokens to one vector; last is for decoders"
+    )
+    auxiliary_lm: float = Field(default=0.0, ge=0, description=DESCRIPTION)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all labels"
@@ -138,10 +142,11 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
 
     def build_head(self, backbone: Backbone) -> Head:
         if self.regression:
-            return RegressionHead(
+            number = RegressionHead(
                 backbone.hidden_size, pooling=self.config.pooling, dropout=self.config.dropout
             )
-        return ClassificationHead(
+            return with_language_model(number, backbone, self.config.auxiliary_lm)
+        head = ClassificationHead(
             backbone.hidden_size,
             len(self.labels),
             pooling=self.config.pooling,
@@ -149,6 +154,7 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
             label_smoothing=self.config.label_smoothing,
             focal_gamma=self.config.focal_gamma,
         )
+        return with_language_model(head, backbone, self.config.auxiliary_lm)
 
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: TextMatchingExample

@@ -18,6 +18,8 @@ from wenmai.backbones.load import Backbone
 from wenmai.backbones.plain import module_by_module
 from wenmai.config import TrainConfig
 from wenmai.errors import UserError
+from wenmai.heads.auxiliary_lm import WithLanguageModel
+from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.masked_lm import MaskedLMHead
 from wenmai.tasks.masked_lm import MaskedLMConfig
 from wenmai.tasks.task import Task
@@ -316,6 +318,10 @@ def probe(opened: Opened, *, length: int) -> tuple[list[Product], int]:
     if isinstance(head, MaskedLMHead):
         table = backbone.word_embeddings.weight
         products.append(Product(table.numel(), share[0], hidden_BTH.requires_grad, table.requires_grad))
+    foretelling = head.language_model if isinstance(head, WithLanguageModel) else head
+    if isinstance(foretelling, CausalLMHead):
+        table = foretelling.weight
+        products.append(Product(table.numel(), 1.0, hidden_BTH.requires_grad, table.requires_grad))
     layers = int(backbone.config.num_hidden_layers)
     return products, sum(learning) if len(learning) == layers else layers * hidden_BTH.requires_grad
 
