@@ -30,12 +30,20 @@ class Clinic:
         self.folder, self.backbone = folder, backbone
 
     def check(
-        self, task: dict[str, Any], *, data: dict[str, Any] | None = None, **splits: list[dict[str, Any]]
+        self,
+        task: dict[str, Any],
+        *,
+        data: dict[str, Any] | None = None,
+        positions: int | None = None,
+        **splits: list[dict[str, Any]],
     ) -> Report:
         files = {name: write_jsonl(self.folder / f"{name}.jsonl", rows).name for name, rows in splits.items()}
         tree = {
             "task": task,
-            "backbone": {"model": str(self.backbone)},
+            "backbone": {
+                "model": str(self.backbone),
+                "positions": None if positions is None else {"to": positions},
+            },
             "data": {"root": str(self.folder), **files, **(data or {})},
             "output": str(self.folder / "run"),
         }
@@ -190,6 +198,15 @@ def test_what_truncation_cuts_off(clinic: Clinic) -> None:
     windows = clinic.check({**task, "long_text": "windows", "window_overlap": 2}, train=records)
     assert "lost_labels" not in codes(windows)
     assert windows.splits[0].windowed == 1
+
+
+def test_positions_that_no_row_reaches(clinic: Clinic) -> None:
+    task = {"name": "text_classification", "max_length": 600}
+    longer = clinic.check(task, train=CLASSES, positions=600)
+    assert not {"max_length", "unused_positions"} & codes(longer)
+    unused = clinic.check(task, train=CLASSES, positions=700)
+    assert the(unused, "unused_positions").severity == "warning"
+    assert "backbone.positions" in the(clinic.check(task, train=CLASSES), "max_length").remedy
 
 
 def test_unknown_tokens_and_their_characters(clinic: Clinic) -> None:

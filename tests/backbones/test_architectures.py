@@ -17,6 +17,7 @@ from transformers import (
     ConvBertConfig,
     DebertaV2Config,
     ErnieConfig,
+    FNetConfig,
     FunnelConfig,
     LongformerConfig,
     ModernBertConfig,
@@ -29,6 +30,7 @@ from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import collate
+from wenmai.errors import UserError
 from wenmai.tasks.model import Model
 from wenmai.tasks.ner import Ner, NerConfig
 from wenmai.tasks.text_classification import TextClassification, TextClassificationConfig
@@ -88,6 +90,14 @@ CONFIGS: dict[str, Callable[[int], Any]] = {
         block_sizes=[1, 1],
         num_decoder_layers=1,
         architectures=["FunnelModel"],
+    ),
+    "fnet": lambda vocab: FNetConfig(
+        vocab_size=vocab,
+        max_position_embeddings=1024,
+        hidden_size=16,
+        num_hidden_layers=2,
+        intermediate_size=32,
+        type_vocab_size=2,
     ),
     "convbert": lambda vocab: ConvBertConfig(
         vocab_size=vocab, max_position_embeddings=1024, embedding_size=16, **SIZE, **INNER
@@ -190,6 +200,26 @@ def test_the_words_of_roformer(tmp_path: Path) -> None:
         assert each.max_length == 1536
         assert each.identity == tokenizer.identity
         assert each.encode(text).ids == encoding.ids  # reading the identity changed nothing
+
+
+def test_layers_set_for_other_rows_are_not_computed_again(tmp_path: Path) -> None:
+    backbone = Backbone(AutoModel.from_config(CONFIGS["big_bird"](100)))
+    with pytest.raises(UserError, match="big_bird models can't compute their layers again"):
+        backbone.enable_gradient_checkpointing()
+
+
+@torch.no_grad()
+def test_perturbations_go_with_their_rows(loaded: tuple[Backbone, Tokenizer]) -> None:
+    backbone, tokenizer = loaded
+    batch = rows(tokenizer, TEXTS)
+    before = backbone(batch)
+    width = backbone.word_embeddings.embedding_dim
+    perturbation = torch.zeros(*batch["input_ids"].shape, width)
+    perturbation[2, 1] = torch.linspace(-1.0, 1.0, width)
+    changed = (backbone({**batch, "perturbation": perturbation}) - before).abs().amax(dim=2)
+    changed = (changed * batch["attention_mask"]).amax(dim=1)
+    assert changed[2] > 1e-4
+    assert changed[[0, 1, 3, 4]].max() < 1e-5
 
 
 def test_under_the_heads(loaded: tuple[Backbone, Tokenizer]) -> None:

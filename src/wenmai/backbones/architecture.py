@@ -92,7 +92,7 @@ def set_dropout(config: Any, rate: float) -> None:
 POSITION_TABLES = ("position_embeddings", "wpe")
 """What the table with a trained vector a position is called: BERT and kin, GPT-2."""
 
-RELATIVE = ("deberta", "deberta-v2", "funnel", "xlnet", "fnet")
+RELATIVE = ("deberta", "deberta-v2", "funnel", "xlnet")
 """Whose attention sees how far apart tokens are: what their configuration says of positions limits nothing, unless
 they have a table too."""
 

@@ -149,7 +149,7 @@ class Backbone(nn.Module):
         def again(layer: Any, *args: Any) -> Any:
             return checkpoint(self.keys.remembering(layer), *args, use_reentrant=False)
 
-        if not self.model.supports_gradient_checkpointing:
+        if not self.model.supports_gradient_checkpointing or not (self.care is None or self.care.recomputes):
             raise UserError(
                 f"train.gradient_checkpointing: {self.config.model_type} models can't compute their layers again; "
                 "set it to false and make train.tokens_per_micro_batch smaller instead"

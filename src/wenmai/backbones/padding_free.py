@@ -99,8 +99,10 @@ def perturbed(model: Any, perturbation: Tensor | None) -> Iterator[None]:
     if perturbation is None:
         yield
         return
+    if model.config.model_type == "xlnet":
+        perturbation = perturbation.transpose(0, 1)  # its rows stand in the second dimension
     hook = model.get_input_embeddings().register_forward_hook(
-        lambda module, inputs, output: output + perturbation.view_as(output)
+        lambda module, inputs, output: output + perturbation.reshape(output.shape)
     )
     try:
         yield

@@ -39,7 +39,6 @@ COMPUTED = {
     "funnel": "see how far apart tokens are",
     "mpt": "see how far apart tokens are (ALiBi)",
     "bloom": "see how far apart tokens are (ALiBi)",
-    "fnet": "mix tokens by a Fourier transform",
 }
 """What models do that need no extension, by their ``model_type``."""
 

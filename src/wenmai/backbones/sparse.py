@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,13 @@ Call = Callable[[dict[str, Tensor]], Tensor]
 
 
 class Care(ABC):
-    """How a batch goes through a model that can't take it as it is."""
+    """How a batch goes through a model that can't take it as it is.
+
+    Attributes:
+        recomputes: whether layers may be computed again in the backward pass.
+    """
+
+    recomputes: ClassVar[bool] = True
 
     def __init__(self, model: Any, names: Sequence[str], keys: RowKeys):
         self.model, self.names, self.keys = model, names, keys
@@ -40,7 +46,8 @@ class Care(ABC):
 
     def chosen(self, batch: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """What the model reads of a batch, each (B, T, ...) changed alike."""
-        return {name: change(batch[name]) for name in (*self.names, "perturbation") if name in batch}
+        read = {"attention_mask", *self.names, "perturbation"}
+        return {name: change(batch[name]) for name in read if name in batch}
 
     def fill(self, batch: dict[str, Tensor], width: int) -> None:
         """Makes what was added behind ``width`` padding, as the model writes it."""
@@ -109,6 +116,8 @@ class EqualLengths(Care):
 
 class EqualBlocks(EqualLengths):
     """BigBird: rows of as many blocks go together; those too short for its blocks all do, with full attention."""
+
+    recomputes = False  # by then the layers may be set for another group
 
     def group(self, length: int) -> int:
         block = int(self.model.config.block_size)

@@ -234,7 +234,16 @@ def _against_model(
             "error",
             "max_length",
             f"task.max_length is {config.task.max_length}, the backbone reads {tokenizer.max_length} tokens at most",
-            f"set task.max_length to {tokenizer.max_length} or less",
+            f"set task.max_length to {tokenizer.max_length} or less, or give the model more (backbone.positions)",
+        )
+        found.add("", finding, "task.max_length")
+    longer = config.backbone.positions
+    if longer is not None and config.task.max_length < longer.to:
+        finding = Finding(
+            "warning",
+            "unused_positions",
+            f"backbone.positions.to is {longer.to}, but rows have {config.task.max_length} tokens at most",
+            f"set task.max_length to {longer.to}, or backbone.positions.to to {config.task.max_length}",
         )
         found.add("", finding, "task.max_length")
     task_class: Any = TASKS[config.task.name]
