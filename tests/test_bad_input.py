@@ -10,8 +10,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, write_jsonl
 from wenmai.cli import main
@@ -557,51 +556,33 @@ def test_a_damaged_checkpoint_is_refused(folder: Path, capsys: pytest.CaptureFix
     assert "checkpoint" in refused("train run.yaml output=trained --resume", capsys)
 
 
-LIMITED = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
-from wenmai.cli import main
-sys.exit(main())
-"""
-
-
-def limited(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A process that can't write files longer than ``size`` bytes: what a full disk looks like from inside."""
-    return subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size), *arguments], capture_output=True, text=True
-    )
-
-
 def test_a_disk_that_fills_up_while_predicting(folder: Path) -> None:
     (folder / "input.txt").write_text("王小明去了北京\n" * 200, encoding="utf-8")
     (folder / "out.jsonl").write_text("the old one", encoding="utf-8")
-    done = limited(4096, "predict", "trained", "input.txt", "--output", "out.jsonl")
-    assert done.returncode == 2, done.stderr
-    check_error(done.stderr)
-    assert "out.jsonl: can't be written" in done.stderr and "free some space" in done.stderr
+    command = Command(
+        "predict", "trained", "input.txt", "--output", "out.jsonl", folder=folder, file_size=4096
+    )
+    assert command.wait() == 2, command.err
+    check_error(command.err)
+    assert "out.jsonl: can't be written" in command.err and "free some space" in command.err
     assert (folder / "out.jsonl").read_text(encoding="utf-8") == "the old one"
     assert not list(folder.glob(".out.jsonl*"))
 
 
 def test_a_disk_that_fills_up_while_training(folder: Path) -> None:
-    done = limited(20_000, "train", "run.yaml")
-    assert done.returncode == 2, done.stderr
-    check_error(done.stderr)
-    assert "run" in done.stderr and "can't be written" in done.stderr
+    command = Command("train", "run.yaml", folder=folder, file_size=20_000)
+    assert command.wait() == 2, command.err
+    check_error(command.err)
+    assert "run" in command.err and "can't be written" in command.err
     assert not (folder / "run" / "bundle").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_standard_output(folder: Path) -> None:
-    code = "import sys; from wenmai.cli import main; sys.exit(main())"
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", code, "init", "ner"], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 2
-    check_error(done.stderr)
-    assert "the output can't be written: No space left" in done.stderr
+    command = Command("init", "ner", folder=folder, stdout=Path("/dev/full"))
+    assert command.wait() == 2
+    check_error(command.err)
+    assert "the output can't be written: No space left" in command.err
 
 
 def test_enough_kinds_are_tried() -> None:

@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 import wenmai
+from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, ner_records, write_jsonl
 from wenmai.cli import app, main
@@ -329,7 +330,6 @@ def test_sigterm_is_quiet_and_leaves_no_half_file(
 
 
 def test_sigterm_during_training_saves_the_state_and_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
-    code = "import sys; from wenmai.cli import main; sys.exit(main())"
     run = tmp_path / "run"
     settings = [
         str(home / "ner.yaml"),
@@ -338,18 +338,13 @@ def test_sigterm_during_training_saves_the_state_and_says_how_to_go_on(home: Pat
         "data.dev=null",
         "train.logging_steps=1",
     ]
-    with subprocess.Popen(
-        [sys.executable, "-c", code, "train", *settings],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        log = run / "log.jsonl"
-        while process.poll() is None and not (log.is_file() and log.stat().st_size > 200):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
+    command = Command("train", *settings, folder=tmp_path)
+    log = run / "log.jsonl"
+    while command.running and not (log.is_file() and log.stat().st_size > 200):
+        time.sleep(0.02)
+    command.send(signal.SIGTERM)
+    assert command.wait() == 143
+    errors = command.err
     assert errors.startswith("stopped after step ") and "--resume" in errors and errors.count("\n") == 1
     assert (run / "checkpoint" / "state.json").is_file()
 

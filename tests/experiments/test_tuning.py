@@ -6,8 +6,6 @@ import builtins
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.cli import main
@@ -129,11 +128,11 @@ def test_a_study_survives_a_kill(calm: Study, backbone: Path, tmp_path: Path) ->
     path = tmp_path / "tune.yaml"
     save_config(config, path)
     study = Path(config.output)
-    with subprocess.Popen([sys.executable, "-m", "wenmai.cli", "tune", str(path)]) as process:
-        while process.poll() is None and not (study / "trial-1" / "log.jsonl").exists():
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    command = Command("tune", str(path), folder=tmp_path)
+    while command.running and not (study / "trial-1" / "log.jsonl").exists():
+        time.sleep(0.01)
+    command.send(signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
     assert 1 <= len(read_trials(study / "trials.jsonl")) < 3
     assert told(tune(config, resume=True).trials) == told(calm.trials)
 

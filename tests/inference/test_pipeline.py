@@ -48,7 +48,14 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def learned(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(
-        toy_config(tmp_path_factory.mktemp("mlm"), "masked-lm", backbone, epochs=15, learning_rate=2e-2)
+        toy_config(
+            tmp_path_factory.mktemp("mlm"),
+            "masked-lm",
+            backbone,
+            epochs=15,
+            learning_rate=2e-2,
+            eval_steps=0.5,
+        )
     )
 
 

@@ -49,7 +49,10 @@ class _Trained(dict[str, Predictor]):
         self.backbone, self.folders = backbone, folders
 
     def __missing__(self, name: str) -> Predictor:
-        config = toy_config(self.folders.mktemp(name), name, self.backbone, epochs=EPOCHS.get(name, 20))
+        # evaluated four times: after every epoch it would take as long as the learning
+        config = toy_config(
+            self.folders.mktemp(name), name, self.backbone, epochs=EPOCHS.get(name, 20), eval_steps=0.25
+        )
         self[name] = load(train(config))
         return self[name]
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.training import trainer
@@ -125,22 +123,19 @@ def test_killed_process(tmp_path: Path, backbone: Path) -> None:
         (tmp_path / f"{name}.json").write_text(configs[name].model_dump_json(), encoding="utf-8")
     expected = fingerprint(train(configs["a"]))
 
-    command = [sys.executable, "-c", "from wenmai.cli import main; main()", "train", str(tmp_path / "b.json")]
     killed = 0
     for wait in (4, 13, 10_000):
-        process = subprocess.Popen(
-            [*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ}
-        )
+        command = Command("train", str(tmp_path / "b.json"), "--resume", folder=tmp_path)
         state = tmp_path / "b" / "run" / "checkpoint" / "state.json"
         end = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end:
+        while command.running and time.monotonic() < end:
             if step_of(state) >= wait:
-                process.kill()
+                command.send(signal.SIGKILL)
                 killed += 1
             time.sleep(0.005)
-        error = process.communicate()[1].decode()
+        code = command.wait()
     assert killed >= 1
-    assert process.returncode == 0, error
+    assert code == 0, command.err
     assert fingerprint(tmp_path / "b" / "run") == expected
 
 

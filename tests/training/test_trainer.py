@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.errors import UserError
@@ -147,23 +145,15 @@ def test_signals_save_and_leave(signum: int, code: int, tmp_path: Path, backbone
     config = toy_config(tmp_path, "ner-crf", backbone, epochs=400, eval_steps=1000)
     path = tmp_path / "run.json"
     path.write_text(config.model_dump_json(), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from wenmai.cli import main; sys.exit(main())",
-        "train",
-        str(path),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    command = Command("train", str(path), folder=tmp_path)
     log = Path(config.output) / "log.jsonl"
     end = time.monotonic() + 60
     while time.monotonic() < end and not (log.is_file() and log.stat().st_size):
         time.sleep(0.05)
-    process.send_signal(signum)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code, error.decode()
-    assert b"go on with --resume" in error
-    assert b"Traceback" not in error
+    command.send(signum)
+    assert command.wait() == code, command.err
+    assert "go on with --resume" in command.err
+    assert "Traceback" not in command.err
     state = json.loads((Path(config.output) / "checkpoint" / "state.json").read_text())["state"]
     assert state["step"] >= 10 and not state["finished"]
 
