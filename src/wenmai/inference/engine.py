@@ -91,7 +91,7 @@ def _written(
     generation: Generation,
     tokens_per_batch: int,
 ) -> list[Prediction]:
-    prompts = [task.featurize(example, tokenizer)[-1].inputs["input_ids"] for example in examples]
+    prompts = [list(task.featurize(example, tokenizer)[-1].inputs["input_ids"]) for example in examples]
     found = continuations(model, tokenizer, prompts, generation, tokens_per_batch=tokens_per_batch)
     texts = [tokenizer.continuation(prompt, ids) for prompt, ids in zip(prompts, found, strict=True)]
     return [
