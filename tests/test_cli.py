@@ -106,7 +106,7 @@ def test_the_verbs_are_those_of_the_app() -> None:
         command.name or command.callback.__name__.replace("_", "-")
         for command in app.registered_commands
         if command.callback
-    } == VERBS
+    } | {group.name for group in app.registered_groups} == VERBS
 
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
