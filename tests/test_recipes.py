@@ -15,7 +15,7 @@ from wenmai.tasks.task import Example
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((CHECKOUT / "recipes").rglob("*.yaml"))
-RECIPES.remove(CHECKOUT / "recipes" / "corpus.yaml")  # of no run: tests/corpus/test_corpus_cli.py
+RECIPES = [path for path in RECIPES if path.stem != "corpus"]  # of no run: tests/corpus/test_corpus_cli.py
 CORPORA = [path for path in RECIPES if path.parent.name == "corpora"]
 COUNTS = {
     "afqmc": {"train": 34_334, "test": 4_316},
@@ -53,7 +53,7 @@ def read(config: RunConfig, source: Source) -> Examples[Example]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_loads_and_explains_itself(path: Path) -> None:
     config = load_config(path)
-    assert config.output == f"runs/{path.stem}"
+    assert Path(config.output).parts[0] == "runs" and Path(config.output).name == path.stem
     assert path.read_text(encoding="utf-8").startswith("# ")
     assert config.data.dev is not None or config.data.split.dev > 0, "the best model is chosen on dev"
 

@@ -169,7 +169,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [one["text"] for one in found["added"]] == ["[E]", "光刻机", "北京大学"]
     assert found["added"][1]["pieces"] == ["手", "机", "机", "器"]
     assert found["checked"]["changed"] == 1
-    assert main([*arguments[:-3], str(tmp_path / "other")]) == 0
+    assert main([*arguments[:-2], str(tmp_path / "other")]) == 0
     shown = capsys.readouterr().out
     assert "光刻机" in shown and "to the last bit" in shown
     assert main(["tokenizer", "extend", str(folder), "--output", str(tmp_path / "third")]) == 2

@@ -68,14 +68,14 @@ def test_learning_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "a.txt").write_text("我爱北京\n\n" * 20 + "北京大学\n" * 20, encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(json.dumps({"body": "上海大学"}) + "\n", encoding="utf-8")
     files = [str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")]
-    arguments = ["tokenizer", "train", *files, "--field", "body", "--size", "200", "--hold-out", "10"]
+    arguments = ["tokenizer", "train", *files, "--field", "body", "--size", "200", "--hold-out", "7"]
     arguments += ["--min-frequency", "1", "--coverage", "1", "--extra", "[E]", "--json"]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert "the texts hold no more than" in printed.err
     assert found["vocabulary"]["scripts"]["chinese"] == 8
-    assert (found["usage"]["lines"], found["usage"]["unknown"]) == (5, 0)
+    assert (found["usage"]["lines"], found["usage"]["unknown"]) == (6, 0)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").tokenize("上海[E]") == ["上", "海", "[E]"]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
     assert "is there already" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from wenmai.backbones.counting import MOST_WORDS, count_characters, frequent, re
 from wenmai.backbones.tokenizer import METASPACE
 from wenmai.backbones.vocabulary_plan import VocabularyPlan
 from wenmai.progress import SILENT, Progress
-from wenmai.text.words import segment_words
+from wenmai.text.words import is_chinese, segment_words
 
 UNSEEN = 0.5
 """As how often seen a character counts that is no word anywhere."""
@@ -63,16 +63,17 @@ def train_words(
 def _count(
     texts: Iterable[str], plan: VocabularyPlan, progress: Progress
 ) -> tuple[Counter[str], Counter[str]]:
-    """Characters without blanks, and words, with ``▁`` before those that follow a blank."""
+    """Characters without blanks, and words; those of other scripts with ``▁`` where they follow a blank."""
     characters: Counter[str] = Counter()
     words: Counter[str] = Counter()
     with progress.task("counting words", None, "texts") as step:
         for text in texts:
             text = read_as(text, plan)
             for start, end in segment_words(text, plan.segmenter):
-                mark = METASPACE if start and text[start - 1].isspace() else ""
-                words[mark + text[start:end]] += 1
-                characters.update(text[start:end])
+                word = text[start:end]
+                after_blank = start > 0 and text[start - 1].isspace() and not is_chinese(word)
+                words[METASPACE + word if after_blank else word] += 1
+                characters.update(word)
             if len(words) > MOST_WORDS:
                 words = without_rare(words, MOST_WORDS)
             step.advance()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
 
 from wenmai.backbones.architecture import (
@@ -30,10 +27,11 @@ from wenmai.backbones.dropout import RowKeys, batch_keys
 from wenmai.backbones.from_scratch import described, fit_tokenizer, random_model
 from wenmai.backbones.hub import model_folder
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
+from wenmai.backbones.model_files import model_class, model_options, read_config, read_weights, some
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
 from wenmai.backbones.positions import extend_positions
-from wenmai.backbones.reading import load_tokenizer, quiet, read_tokenizer, refusal
+from wenmai.backbones.reading import load_tokenizer, read_tokenizer
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.sparse import care_for
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
@@ -43,12 +41,6 @@ from wenmai.errors import BundleError, UserError
 HEAD_PREFIX = "wenmai_head."
 """Weights of a head in the backbone's ``model.safetensors`` begin so; AutoModel skips unknown names."""
 
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "token_type_ids", "position_ids", "bbox")
 """What of a batch may be meant for a backbone; the rest are targets."""
 
@@ -82,9 +74,9 @@ class Backbone(nn.Module):
         Raises:
             UserError: the configuration is missing, damaged or of an unknown architecture.
         """
-        config = _read_config(folder)
+        config = read_config(folder)
         with no_init_weights():
-            return cls(_model_class(config, folder)._from_config(config, **_options(config, folder)))
+            return cls(model_class(config, folder)._from_config(config, **model_options(config, folder)))
 
     @property
     def config(self) -> Any:
@@ -221,7 +213,7 @@ class Backbone(nn.Module):
         if missing or unexpected:
             raise BundleError(
                 "the weights don't belong to the architecture of config.json: "
-                f"{len(missing)} missing ({_some(missing)}), {len(unexpected)} unknown ({_some(unexpected)})"
+                f"{len(missing)} missing ({some(missing)}), {len(unexpected)} unknown ({some(unexpected)})"
             )
 
     def save(self, folder: Path) -> None:
@@ -269,7 +261,7 @@ def _from_scratch(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     fit_tokenizer(network, pretrained)
     if config.dropout is not None:
         set_dropout(network, config.dropout)
-    model = random_model(network, _model_class(network, folder), _options(network, folder))
+    model = random_model(network, model_class(network, folder), model_options(network, folder))
     return _together(model, pretrained, config.normalize)
 
 
@@ -299,7 +291,7 @@ def _load(
     dropout: float | None = None,
     vocabulary: Tokenizer | None = None,
 ) -> tuple[Backbone, Tokenizer]:
-    config = _read_config(folder)
+    config = read_config(folder)
     if layers is not None:
         keep_layers(config, layers)
     if dropout is not None:
@@ -310,9 +302,9 @@ def _load(
     else:
         pretrained = read_tokenizer(folder)
     if weights == "random":
-        model = _model_class(config, folder)._from_config(config, **_options(config, folder))
+        model = model_class(config, folder)._from_config(config, **model_options(config, folder))
     else:
-        model = _read_weights(config, folder)
+        model = read_weights(config, folder)
     if layers is not None:
         check_kept_layers(model, layers)
     backbone, tokenizer = _together(model, pretrained)
@@ -337,69 +329,3 @@ def _together(model: Any, pretrained: Any, normalize: Normalization = "none") ->
         pretrained.model_input_names = pretrained.init_kwargs["model_input_names"] = names
     limit = int(pretrained.model_max_length) if backbone.max_length is None else backbone.max_length
     return backbone, Tokenizer(pretrained, max_length=limit, normalize=normalize)
-
-
-def _read_config(folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder}: no config.json; a model folder holds config.json, the tokenizer and the weights"
-        )
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json: {refusal(error)}") from error
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            f"{folder}: {config.model_type} is an encoder with a decoder; a backbone is an encoder alone "
-            "(bert, roberta, electra, ernie ...)"
-        )
-    return config
-
-
-def _model_class(config: Any, folder: Path) -> Any:
-    try:
-        found = AutoModel._model_mapping[type(config)]
-    except KeyError as error:
-        raise UserError(
-            f"{folder}: transformers has no plain encoder for {config.model_type} models; take another model"
-        ) from error
-    return found[0] if isinstance(found, tuple | list) else found
-
-
-def _options(config: Any, folder: Path) -> dict[str, Any]:
-    # no task reads the pooler: its weights would only be trained, saved and reported missing
-    takes_pooler = "add_pooling_layer" in inspect.signature(_model_class(config, folder).__init__).parameters
-    return {"dtype": torch.float32, **({"add_pooling_layer": False} if takes_pooler else {})}
-
-
-def _read_weights(config: Any, folder: Path) -> Any:
-    if not any((folder / name).is_file() for name in WEIGHT_FILES):
-        raise UserError(
-            f"{folder}: no weights (looked for {', '.join(WEIGHT_FILES)}); copy them there, "
-            "or set backbone.weights: random to train from nothing"
-        )
-    try:
-        with quiet():
-            model, report = _model_class(config, folder).from_pretrained(
-                folder,
-                config=config,
-                local_files_only=True,
-                weights_only=True,
-                output_loading_info=True,
-                **_options(config, folder),
-            )
-    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{folder}: the weights can't be read: {refusal(error)}") from error
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise UserError(
-            f"{folder}: {len(missing)} weights of the {config.model_type} encoder are not in the file "
-            f"({_some(missing)}); they would be random; "
-            "the file belongs to another architecture or is incomplete: get it again"
-        )
-    return model
-
-
-def _some(names: list[str], shown: int = 5) -> str:
-    return ", ".join([*names[:shown], *(["..."] if len(names) > shown else [])]) or "none"

@@ -1,0 +1,104 @@
+"""Configuration and weights from a model folder, and what is wrong with them in plain words."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel
+
+from wenmai.backbones.reading import quiet, refusal
+from wenmai.errors import UserError
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of transformers in a model folder.
+
+    Raises:
+        UserError: it is missing, damaged, of an unknown architecture, or of an encoder with a decoder.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: no config.json; a model folder holds config.json, the tokenizer and the weights"
+        )
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/config.json: {refusal(error)}") from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"{folder}: {config.model_type} is an encoder with a decoder; a backbone is an encoder alone "
+            "(bert, roberta, electra, ernie ...)"
+        )
+    return config
+
+
+def model_class(config: Any, folder: Path) -> Any:
+    """The class of transformers that gives hidden states.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        found = AutoModel._model_mapping[type(config)]
+    except KeyError as error:
+        raise UserError(
+            f"{folder}: transformers has no plain encoder for {config.model_type} models; take another model"
+        ) from error
+    return found[0] if isinstance(found, tuple | list) else found
+
+
+def modelmodel_options(config: Any, folder: Path) -> dict[str, Any]:
+    # no task reads the pooler: its weights would only be trained, saved and reported missing
+    takes_pooler = "add_pooling_layer" in inspect.signature(model_class(config, folder).__init__).parameters
+    return {"dtype": torch.float32, **({"add_pooling_layer": False} if takes_pooler else {})}
+
+
+def read_weights(config: Any, folder: Path) -> Any:
+    """The model with the weights of a folder, in fp32.
+
+    Raises:
+        UserError: they are missing, damaged or of another architecture.
+    """
+    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+        raise UserError(
+            f"{folder}: no weights (looked for {', '.join(WEIGHT_FILES)}); copy them there, "
+            "or set backbone.weights: random to train from nothing"
+        )
+    try:
+        with quiet():
+            model, report = model_class(config, folder).from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                weights_only=True,
+                output_loading_info=True,
+                **model_options(config, folder),
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(f"{folder}: the weights can't be read: {refusal(error)}") from error
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} weights of the {config.model_type} encoder are not in the file "
+            f"({some(missing)}); they would be random; "
+            "the file belongs to another architecture or is incomplete: get it again"
+        )
+    return model
+
+
+def some(names: list[str], shown: int = 5) -> str:
+    """The first of many names, for a message."""
+    return ", ".join([*names[:shown], *(["..."] if len(names) > shown else [])]) or "none"
