@@ -3,7 +3,7 @@
     python benchmarks/language_models.py --json benchmarks/results/language-models.json
     python benchmarks/language_models.py --quick
 
-Both sides begin with the same weights (transformers' GPT2LMHeadModel and BertForMaskedLM, whose backbone ours loads),
+Both sides begin with equal weights (transformers' GPT2LMHeadModel and BertForMaskedLM, whose backbone our run loads),
 see the same texts for the same number of steps, and learn by AdamW with the same rate, warm-up and decay. What is each
 side's own: batches and their order, the loss, dropout's draws, and for the masked model the masks
 (DataCollatorForLanguageModeling on their side). The masked model's head is fresh on both sides: a transform of random

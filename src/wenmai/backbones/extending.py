@@ -16,7 +16,8 @@ from torch import Tensor
 from wenmai.atomic import writing_folder
 from wenmai.backbones.architecture import position_table
 from wenmai.backbones.e5 import MANIFEST as E5_MANIFEST
-from wenmai.backbones.load import WEIGHT_FILES, Backbone, load_folder
+from wenmai.backbones.load import Backbone, load_folder
+from wenmai.backbones.model_files import WEIGHT_FILES
 from wenmai.backbones.positions import extend_positions
 from wenmai.backbones.settings import PositionMethod
 from wenmai.backbones.tokenizer import Tokenizer

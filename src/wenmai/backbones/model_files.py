@@ -60,7 +60,7 @@ def model_class(config: Any, folder: Path) -> Any:
     return found[0] if isinstance(found, tuple | list) else found
 
 
-def modelmodel_options(config: Any, folder: Path) -> dict[str, Any]:
+def model_options(config: Any, folder: Path) -> dict[str, Any]:
     # no task reads the pooler: its weights would only be trained, saved and reported missing
     takes_pooler = "add_pooling_layer" in inspect.signature(model_class(config, folder).__init__).parameters
     return {"dtype": torch.float32, **({"add_pooling_layer": False} if takes_pooler else {})}
