@@ -359,7 +359,8 @@ def table(page: dict[str, Any]) -> str:
     ]
     for stage in page["steps"]:
         lines.append(
-            f"| {stage['step']} | {stage['bytes'] / 1e6:.0f} | {stage['seconds']:.1f} | {stage['processor_seconds']:.1f} "
+            f"| {stage['step']} | {stage['bytes'] / 1e6:.0f} | {stage['seconds']:.1f} "
+            f"| {stage['processor_seconds']:.1f} "
             f"| {stage['documents_per_second']:,.0f} | {stage['megabytes_per_second']:.1f} "
             f"| {stage['peak_mib']:.0f} MiB | {stage['largest_worker_mib']:.0f} MiB |"
         )
