@@ -391,9 +391,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_MEGABYTES} MB: under a minute")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
     parser.add_argument("--folder", type=Path, help="keep the files here; default: a temporary folder")
+    parser.add_argument("--read", type=Path, help="print what an earlier --json holds, and measure nothing")
     parser.add_argument("--make", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.read:
+        print(table(json.loads(options.read.read_text(encoding="utf-8"))))
+        return
     if not (options.data / "raw_text").is_dir():
         raise SystemExit(f"{options.data} has no raw_text; give its folder with --data")
     if options.make:
