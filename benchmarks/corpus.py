@@ -359,7 +359,8 @@ def table(page: dict[str, Any]) -> str:
     ]
     for stage in page["steps"]:
         lines.append(
-            f"| {stage['step']} | {stage['bytes'] / 1e6:.0f} | {stage['seconds']:.1f} | {stage['processor_seconds']:.1f} "
+            f"| {stage['step']} | {stage['bytes'] / 1e6:.0f} | {stage['seconds']:.1f} "
+            f"| {stage['processor_seconds']:.1f} "
             f"| {stage['documents_per_second']:,.0f} | {stage['megabytes_per_second']:.1f} "
             f"| {stage['peak_mib']:.0f} MiB | {stage['largest_worker_mib']:.0f} MiB |"
         )
@@ -390,9 +391,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_MEGABYTES} MB: under a minute")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
     parser.add_argument("--folder", type=Path, help="keep the files here; default: a temporary folder")
+    parser.add_argument("--read", type=Path, help="print what an earlier --json holds, and measure nothing")
     parser.add_argument("--make", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.read:
+        print(table(json.loads(options.read.read_text(encoding="utf-8"))))
+        return
     if not (options.data / "raw_text").is_dir():
         raise SystemExit(f"{options.data} has no raw_text; give its folder with --data")
     if options.make:

@@ -93,6 +93,7 @@ def test_too_many_epochs_are_refused_with_all_sources() -> None:
     ("tree", "message"),
     [
         ({"sources": {"a": {"path": "a", "weight": 1}, "b": "b"}}, "no weight for b"),
+        ({"sources": {"a": "a", "b": "a"}}, "a is there twice"),
         ({"characters": 5, "documents": 5}, "exclude each other"),
     ],
 )

@@ -175,7 +175,7 @@ def test_a_source_that_can_not_be_read_at_all_is_an_error(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("unit", ["line", "document"])
 def test_text_is_written_as_it_is_read(tmp_path: Path, unit: Any) -> None:
-    text = f"{GOOD}\n\n{GOOD[:15]}" if unit == "document" else GOOD
+    text = f"{GOOD}\n\n他在山上看见了很多云。" if unit == "document" else GOOD
     write_records(tmp_path / "in.jsonl", [text, "山谷里的风也停了一会儿，他往回走。"])
     reading = ReadingConfig(unit=unit)
     first = Job([str(tmp_path / "in.jsonl")], tmp_path / "a.txt", reading=reading)

@@ -22,7 +22,7 @@ from wenmai.corpus.families import Families, OnDisk, Rows, join_equal, join_simi
 from wenmai.corpus.inputs import Chunk
 from wenmai.corpus.minhash import band_keys, bands, shingles, signatures
 from wenmai.corpus.ngrams import Hashes
-from wenmai.corpus.parts import Parts, join
+from wenmai.corpus.parts import Parts, join, writing_bytes
 from wenmai.corpus.reading import read_chunk
 from wenmai.corpus.running import Job, finish, readable
 from wenmai.corpus.settings import DedupConfig, ReadingConfig
@@ -93,14 +93,14 @@ def _sign(
     texts = (bare(document.text) for document in readable(read_chunk(chunk, reading)))
     exact: list[int] = []
     keys: list[Hashes] = []
-    with parts.file("signatures", number, "rows").open("wb") as file:
+    with writing_bytes(parts.file("signatures", number, "rows")) as file:
         while batch := list(islice(texts, _BATCH)):
             exact += [bare_key(text) for text in batch]
             if config.near:
                 signed = signatures([shingles(text, config.ngram) for text in batch], config.permutations)
                 _write(file, signed)
                 keys.append(band_keys(signed, b, r))
-    with parts.file("signatures", number, "keys").open("wb") as file:
+    with writing_bytes(parts.file("signatures", number, "keys")) as file:
         _write(file, np.array(exact, np.uint64))
         if keys:
             _write(file, np.concatenate(keys, axis=1))

@@ -35,8 +35,10 @@ def detect(sample: bytes) -> Encoding:
 
 
 def refuse_wide(sample: bytes, path: str) -> None:
-    """Raises:
-    UserError: the file is in UTF-16, whose lines can't be found by their bytes.
+    """Stops at a file whose lines can't be found by their bytes.
+
+    Raises:
+        UserError: the file is in UTF-16.
     """
     if sample.startswith(WIDE_MARKS):
         raise UserError(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from wenmai.corpus.counting import Counts, merged
 from wenmai.corpus.documents import Document, draw, key
 from wenmai.corpus.inputs import Chunk
-from wenmai.corpus.parts import Parts
+from wenmai.corpus.parts import Parts, writing_bytes
 from wenmai.corpus.reading import read_chunk
 from wenmai.corpus.running import Job, readable
 from wenmai.corpus.settings import MixConfig
@@ -64,7 +64,7 @@ def mix(job: Job, config: MixConfig, seed: int) -> dict[str, Any]:
 
     drawn = parts.each("mix", len(chunks), part, processes=job.processes, progress=job.progress)
     mixture = parts.folder / "mixture"
-    with mixture.open("wb") as file:
+    with writing_bytes(mixture) as file:
         file.writelines(_shuffled(parts, drawn))
     report = _report(config, sizes, epochs, _by_source(config, chunks, drawn, names))
     return parts.finish(report, {job.output: [mixture]})
@@ -144,10 +144,11 @@ def _drawn(
             found.append((key(seed, f"place:{epoch}:{name}", document.text), at, line))
             characters += len(document.text)
     found.sort()
-    with parts.file("mix", number, "lines").open("wb") as file:
+    with writing_bytes(parts.file("mix", number, "lines")) as file:
         file.writelines(line for _, _, line in found)
     table = np.array([[place, len(line)] for place, _, line in found], np.uint64).reshape(-1, 2)
-    parts.file("mix", number, "table").write_bytes(np.ascontiguousarray(table).tobytes())
+    with writing_bytes(parts.file("mix", number, "table")) as file:
+        file.write(table.tobytes())
     return {"documents": len(found), "characters": characters, "bytes": int(table[:, 1].sum())}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from wenmai.atomic import clear_unfinished, unwritable, write_text
 from wenmai.errors import UserError
@@ -134,15 +136,29 @@ def join(pieces: Sequence[Path], output: Path) -> None:
     Raises:
         UserError: it can't be written.
     """
-    beside = output.with_name(f".{output.name}.new")
+    with writing_bytes(output) as file:
+        for piece in pieces:
+            with piece.open("rb") as opened:
+                shutil.copyfileobj(opened, file, _BLOCK)
+
+
+@contextmanager
+def writing_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """As :func:`wenmai.atomic.writing`, for bytes: whole and on the disk when the block ends, or not there.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
-            for piece in pieces:
-                with piece.open("rb") as opened:
-                    shutil.copyfileobj(opened, file, _BLOCK)
-        beside.replace(output)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
     except OSError as error:
-        raise unwritable(output, error) from error
+        raise unwritable(path, error) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()

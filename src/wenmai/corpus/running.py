@@ -157,8 +157,10 @@ def _files(inputs: Sequence[Input]) -> dict[str, Any]:
 
 
 def _refuse_unreadable(report: dict[str, Any]) -> None:
-    """Raises:
-    DataError: no document at all of a source can be read: the wrong field or format was named.
+    """Stops where the wrong field or format was named.
+
+    Raises:
+        DataError: no document at all of a source can be read.
     """
     problems = []
     for source, counts in report["sources"].items():

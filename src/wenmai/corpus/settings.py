@@ -150,9 +150,15 @@ class MixConfig(Section):
     max_epochs: float = Field(default=4.0, gt=0, description="no document comes more often")
 
     @model_validator(mode="after")
-    def _one_target(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.characters is not None and self.documents is not None:
             raise ValueError("mix.characters and mix.documents exclude each other: remove one of them")
+        paths = [source.path for source in self.sources.values()]
+        if len(set(paths)) < len(paths):
+            twice = next(path for path in paths if paths.count(path) > 1)
+            raise ValueError(
+                f"mix.sources: {twice} is there twice; name it once, with the sum of the weights"
+            )
         weights = [source.weight is not None for source in self.sources.values()]
         if any(weights) and not all(weights):
             missing = [name for name, source in self.sources.items() if source.weight is None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,8 +80,6 @@ def statistics(
                 step.advance()
         documents = sum(one["documents"] for one in counts)
         duplicates = documents - _distinct([folder / f"keys-{i}" for i in range(len(chunks))])
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
     points = merged(one.pop("points") for one in counts)
     sources: dict[str, Any] = {chunk.input.source: {} for chunk in chunks}
     for chunk, one in zip(chunks, counts, strict=True):

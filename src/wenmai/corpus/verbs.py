@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from wenmai.corpus import quality
@@ -88,7 +89,7 @@ def _classifier(
     return quality.load(path)
 
 
-def _folder(parts: Parts) -> Any:
+def _folder(parts: Parts) -> Path:
     folder = parts.folder / "good"
     folder.mkdir(exist_ok=True)
     return folder
