@@ -80,4 +80,6 @@ def strike_until_done(config: str, seed: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    # what a shell starts in the background is told to ignore Ctrl-C, and so would be all that is forked here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout.write(json.dumps(strike_until_done(sys.argv[1], int(sys.argv[2]))))
