@@ -92,6 +92,7 @@ def configuration(arm: str, seed: int, tokens: int, layers: int, folder: Path) -
             "train.epochs=100",  # the tokens end it
             "train.tokens_per_step=1024",
             "train.learning_rate=3e-4",
+            "train.head_learning_rate=1e-2",  # the new layer has a few dozen steps to learn in
             f"seed={seed}",
             "trackers=[]",
             f"output={folder / 'run'}",
@@ -117,6 +118,8 @@ def run(records: list[Record], arm: str, seed: int, tokens: int, layers: int) ->
     return {
         "arm": arm,
         "seed": seed,
+        "budget_tokens": tokens,
+        "layers": layers,
         "accuracy": metrics["accuracy"],
         "macro_f1": metrics["macro_f1"],
         "test_examples": metrics["examples"],
@@ -254,8 +257,14 @@ def main() -> None:
     if options.json and options.json.is_file():
         known = json.loads(options.json.read_text(encoding="utf-8"))
         page |= {name: known[name] for name in ("runs", "checks") if name in known}
+        # another budget is another comparison
+        page["runs"] = [
+            one for one in page["runs"] if (one["budget_tokens"], one["layers"]) == (tokens, layers)
+        ]
     if "checks" not in page:
         page["checks"] = position_checks(records, whole)
+        if options.json:
+            write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
     done = {(one["arm"], one["seed"]) for one in page["runs"]}
     for seed in seeds:
         # arm after arm within a seed, so that a machine that slows down slows all of them
