@@ -71,3 +71,13 @@ def test_throughput(tmp_path: Path) -> None:
     assert abs(runs["ours"]["padding"] - runs["trainer_grouped"]["padding"]) < 0.02
     assert 0 < page["rows"][0]["share_of_peak"] < 1
     assert "held-out loss" in printed
+
+
+@pytest.mark.slow
+def test_language_models(tmp_path: Path) -> None:
+    page, printed = page_of("language_models.py", tmp_path, "--quick")
+    assert {row["task"] for row in page["rows"]} == {"causal_lm", "masked_lm"}
+    (causal,) = (one for one in page["runs"] if one["task"] == "causal_lm")
+    # transformers, with our weights, finds our perplexity
+    assert causal["ours_by_transformers"] == pytest.approx(causal["ours"], rel=1e-4)
+    assert all(row["task"] in printed for row in page["rows"])
