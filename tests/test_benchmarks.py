@@ -84,3 +84,12 @@ def test_long_documents(shared_data: Path, tmp_path: Path) -> None:
     assert {row["arm"] for row in page["rows"]} == {"head", "hierarchical"}
     assert all(one["test_examples"] + one["train_examples"] == page["documents"] for one in page["runs"])
     assert "| hierarchical |" in printed
+
+
+def test_language_models(tmp_path: Path) -> None:
+    page, printed = page_of("language_models.py", tmp_path, "--quick")
+    assert {row["task"] for row in page["rows"]} == {"causal_lm", "masked_lm"}
+    (causal,) = (one for one in page["runs"] if one["task"] == "causal_lm")
+    # transformers, with our weights, finds our perplexity
+    assert causal["ours_by_transformers"] == pytest.approx(causal["ours"], rel=1e-4)
+    assert all(row["task"] in printed for row in page["rows"])
