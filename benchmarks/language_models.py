@@ -90,11 +90,12 @@ def write_model(folder: Path, kind: str, seed: int, vocabulary: Sequence[str]) -
 
 def configuration(kind: str, folder: Path, seed: int, steps: int, fine: Sequence[str]) -> RunConfig:
     """The shipped recipe, cut down to this size."""
-    more = ["task.whole_words=false"] if kind == "masked_lm" else ["task.context=0", "backbone.dropout=null"]
+    more = ["task.masking=token"] if kind == "masked_lm" else ["task.context=0", "backbone.dropout=null"]
     return load_config(
         RECIPES / f"{kind}.yaml",
         [
             f"task.max_length={LENGTH}",
+            "task.pack=false",  # the reference reads text by text
             f"backbone={{model: {folder / 'model'}}}",
             f"data={{train: {folder / 'train.txt'}, dev: {folder / 'dev.txt'}, format: text, text_unit: line}}",
             f"train.max_steps={steps}",

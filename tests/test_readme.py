@@ -105,7 +105,8 @@ class Shell:
 def make_quick(path: Path, backbone: Path) -> None:
     """A configuration with a tiny random backbone and three steps."""
     text = path.read_text(encoding="utf-8")
-    text = text.replace("model: e5-small", f"model: {backbone}").replace("# max_steps: null", "max_steps: 3")
+    text = re.sub("model: (?:e5-small|wenmai-tiny-zh)", f"model: {backbone}", text)
+    text = text.replace("# max_steps: null", "max_steps: 3")
     if "max_steps" not in text:
         text = text.replace("  epochs: ", "  max_steps: 3\n  epochs: ")
     path.write_text(text, encoding="utf-8")

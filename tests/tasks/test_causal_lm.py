@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tiny import decoder_folder, tiny_backbone_folder
 from toy import ner_records
 from wenmai.backbones.load import load_folder
+from wenmai.data.packing import packed
 from wenmai.data.rows import IGNORE
 from wenmai.errors import UserError
 from wenmai.inference.engine import predictions
@@ -65,6 +66,23 @@ def test_every_token_counts_once_with_what_stands_before_it(folder: Path, text: 
     assert said == ids[1:]
     training = task.featurize(CausalLMExample(text=text), tokenizer)
     assert sum(map(len, training)) == len(ids) - 1
+
+
+def test_packed_rows_hold_every_token_and_target_once(folder: Path) -> None:
+    tokenizer = load_folder(folder)[1]
+    texts = ["王", LONG, "", LONG[:40], "北京"]
+    plain, packing_task = (CausalLM(CausalLMConfig(max_length=32, pack=pack), []) for pack in (False, True))
+    assert packing_task.packed and not plain.packed
+    documents = [packing_task.featurize(CausalLMExample(text=text), tokenizer) for text in texts]
+    rows = packed(documents, 32)
+    assert [len(row) for row in rows[:-1]] == [32] * (len(rows) - 1) and len(rows[-1]) <= 32
+    alone = [row for text in texts for row in plain.featurize(CausalLMExample(text=text), tokenizer)]
+    for part, name in (("inputs", "input_ids"), ("targets", "next")):
+        joined = [value for row in rows for value in getattr(row, part)[name]]
+        assert joined == [value for row in alone for value in getattr(row, part)[name]]
+    # what is scored stays text by text
+    example = CausalLMExample(text=LONG)
+    assert packing_task.evaluation_rows(example, tokenizer) == plain.evaluation_rows(example, tokenizer)
 
 
 def test_perplexity_is_that_of_gpt2(folder: Path) -> None:

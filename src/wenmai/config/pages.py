@@ -79,7 +79,7 @@ def starter(task: str) -> str:
         *_optional(TASKS[task].Config, leave_out={"name"}),
         "",
         "backbone:",
-        "  model: e5-small  # or a folder, or a name on the Hugging Face hub",
+        "  model: wenmai-tiny-zh  # or e5-small, a folder, a name on the Hugging Face hub",
         *_optional(BackboneConfig, leave_out={"model"}),
         "  # positions:  # to read longer inputs than the model was trained with",
         "  #   to: 1024",

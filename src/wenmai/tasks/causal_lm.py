@@ -9,6 +9,7 @@ nothing twice but are known (a sliding window with a stride).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -55,6 +56,10 @@ class CausalLMConfig(TaskConfig):
         ge=0,
         description="evaluation: tokens before a window of a long text that it knows too; below max_length",
     )
+    pack: bool = Field(
+        default=False,
+        description="train on rows of max_length, joined from consecutive texts; dev and test stay text by text",
+    )
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
@@ -91,10 +96,18 @@ class CausalLM(Task[CausalLMExample, CausalLMConfig]):
         record = text_record(item, self.name)
         return CausalLMExample(prompt=record.pop("text"), **record)
 
+    @property
+    def packed(self) -> bool:
+        return self.config.pack
+
     def featurize(self, example: CausalLMExample, tokenizer: Tokenizer) -> list[Row]:
         if example.text is None:
             return [self._prompt(example.prompt or "", tokenizer)]
-        return self._windows(example.text, tokenizer, context=0)
+        rows = self._windows(example.text, tokenizer, context=0)
+        if self.config.pack:
+            # the tokens around a text go with it: its first token is said by what begins a text
+            rows = [replace(row, content=(0, len(row))) for row in rows]
+        return rows
 
     def evaluation_rows(self, example: CausalLMExample, tokenizer: Tokenizer) -> list[Row]:
         assert example.text is not None
