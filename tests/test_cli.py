@@ -22,7 +22,9 @@ from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, ner_records, write_jsonl
 from wenmai.cli import app, main
+from wenmai.cli.main import Terminated, _terminating
 from wenmai.config import load_config
+from wenmai.errors import UserError
 from wenmai.progress import SILENT
 from wenmai.terminal import histogram_bar, progress_on
 
@@ -390,3 +392,14 @@ def test_progress_is_shown_on_a_terminal_only() -> None:
 @pytest.mark.parametrize(("share", "bar"), [(0, ""), (1, "████"), (0.5, "██"), (0.28, "█▏"), (1 / 32, "▏")])
 def test_histogram_bar(share: float, bar: str) -> None:
     assert histogram_bar(share, width=4) == bar
+
+
+def test_what_a_library_makes_of_a_signal_is_still_the_signal() -> None:
+    """Parsers in other languages give the handler's exception back as an error of their own."""
+    with pytest.raises(Terminated), _terminating():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Terminated as stopped:
+            raise UserError("model: the tokenizer can't be read") from stopped
+    with pytest.raises(UserError), _terminating():
+        raise UserError("model: the tokenizer can't be read")

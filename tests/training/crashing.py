@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
 from wenmai.cli import main
 from wenmai.training import launch, trainer, verification  # noqa: F401, what a child needs is imported before it is forked
@@ -29,9 +30,8 @@ def attempt(config: str) -> int:
     """Forks a child that trains; returns its number."""
     child = os.fork()
     if child == 0:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(f"{config}.stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         os._exit(main(["train", config, "--resume", "--no-evaluate"]))
     return child
 
@@ -55,6 +55,11 @@ def ended(child: int, within: float) -> int | None:
     return None
 
 
+def said(config: str) -> str:
+    """The end of what the last child wrote to its standard error."""
+    return Path(f"{config}.stderr").read_text(encoding="utf-8")[-1000:]
+
+
 def strike_until_done(config: str, seed: int) -> dict[str, object]:
     rng = random.Random(seed)
     struck = dict.fromkeys(STRIKES, 0)
@@ -72,9 +77,9 @@ def strike_until_done(config: str, seed: int) -> dict[str, object]:
             elif code in EXPECTED[how]:
                 struck[how] += 1
             elif code != 0:
-                wrong.append(f"{how}: exit code {code}")
+                wrong.append(f"{how}: exit code {code}: {said(config)}")
         elif code != 0:
-            wrong.append(f"nothing was done to it: exit code {code}")
+            wrong.append(f"nothing was done to it: exit code {code}: {said(config)}")
         if code == 0 or wrong:
             return {"struck": struck, "wrong": wrong}
 

@@ -120,6 +120,11 @@ def _terminating() -> Iterator[None]:
         return
     try:
         yield
+    except Exception as error:
+        # what the handler raised may have come up as some library's own error
+        if EARLIER and not isinstance(error, typer.Exit):
+            raise (Terminated if EARLIER[-1] == signal.SIGTERM else KeyboardInterrupt) from error
+        raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
