@@ -4,9 +4,10 @@
     python benchmarks/language_models.py --quick
 
 Both sides begin with equal weights (transformers' GPT2LMHeadModel and BertForMaskedLM, whose backbone our run loads),
-see the same texts for the same number of steps, and learn by AdamW with the same rate, warm-up and decay. What is each
-side's own: batches and their order, the loss, dropout's draws, and for the masked model the masks
-(DataCollatorForLanguageModeling on their side). The masked model's head is fresh on both sides: a transform of random
+see the same texts, joined to rows of equal length (as run_clm and run_mlm do on their side, ``pack`` on ours), for the same
+number of steps, and learn by AdamW with the same rate, warm-up and decay. What is each side's own: how texts are joined,
+the order of rows, the loss, dropout's draws, and for the masked model the masks (DataCollatorForLanguageModeling on their
+side). The masked model's head is fresh on both sides: a transform of random
 weights on the shared word embeddings. Scored on the same held-out texts: the causal model on every token, by each
 side's own code, and ours again by theirs; the masked model on the masks of our evaluation, the same for both.
 """
@@ -95,7 +96,7 @@ def configuration(kind: str, folder: Path, seed: int, steps: int, fine: Sequence
         RECIPES / f"{kind}.yaml",
         [
             f"task.max_length={LENGTH}",
-            "task.pack=false",  # the reference reads text by text
+            "task.pack=true",
             f"backbone={{model: {folder / 'model'}}}",
             f"data={{train: {folder / 'train.txt'}, dev: {folder / 'dev.txt'}, format: text, text_unit: line}}",
             f"train.max_steps={steps}",
@@ -129,10 +130,8 @@ def reference(
     collator = DataCollatorForLanguageModeling(
         tokenizer, mlm=kind == "masked_lm", mlm_probability=0.15 if kind == "masked_lm" else None
     )
-    rows = [
-        {"input_ids": tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"]}
-        for text in train_texts
-    ]
+    stream = [i for text in train_texts for i in tokenizer(text)["input_ids"]]
+    rows = [{"input_ids": stream[at : at + LENGTH]} for at in range(0, len(stream) - LENGTH + 1, LENGTH)]
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -148,7 +147,6 @@ def reference(
         while len(waiting) < ROWS:
             waiting += order.permutation(len(rows)).tolist()
         chosen, waiting = waiting[:ROWS], waiting[ROWS:]
-        # the padding id is also that of no token, so it is ignored by its mask, not by the collator's guess
         batch = collator([rows[i] for i in chosen])
         loss = model(**{key: batch[key] for key in ("input_ids", "attention_mask", "labels")}).loss
         loss.backward()
