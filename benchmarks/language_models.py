@@ -4,10 +4,10 @@
     python benchmarks/language_models.py --quick
 
 Both sides begin with equal weights (transformers' GPT2LMHeadModel and BertForMaskedLM, whose backbone our run loads),
-see the same texts, joined to rows of equal length (as run_clm and run_mlm do on their side, ``pack`` on ours), for the same
-number of steps, and learn by AdamW with the same rate, warm-up and decay. What is each side's own: how texts are joined,
-the order of rows, the loss, dropout's draws, and for the masked model the masks (DataCollatorForLanguageModeling on their
-side). The masked model's head is fresh on both sides: a transform of random
+see the same texts, joined to rows of equal length (as run_clm and run_mlm do on their side, ``pack`` on ours), for the
+same number of steps, and learn by AdamW with the same rate, warm-up and decay. What is each side's own: how texts are
+joined, the order of rows, the loss, dropout's draws, and for the masked model the masks
+(DataCollatorForLanguageModeling on their side). The masked model's head is fresh on both sides: a transform of random
 weights on the shared word embeddings. Scored on the same held-out texts: the causal model on every token, by each
 side's own code, and ours again by theirs; the masked model on the masks of our evaluation, the same for both.
 """
