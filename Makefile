@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WENMAI := $(BIN)/wenmai
-EXTRAS := dev,e5,samples,fonts,chinese,optimizers,tune
+EXTRAS := dev,e5,samples,fonts,chinese,corpus,optimizers,tune
 READY := $(VENV)/.ready
 
 .PHONY: setup demo test test-all lint format bench clean
@@ -45,6 +45,11 @@ bench: setup
 	$(BIN)/python benchmarks/adversarial.py --quick
 	$(BIN)/python benchmarks/corpora.py --quick
 	$(BIN)/python benchmarks/large_file.py --quick
+	$(BIN)/python benchmarks/corpus.py --quick
+	$(BIN)/python benchmarks/producers.py --quick
+	$(BIN)/python benchmarks/language_models.py --quick
+	$(BIN)/python benchmarks/long_documents.py --quick
+	$(BIN)/python benchmarks/encoder.py --quick
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
