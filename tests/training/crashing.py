@@ -9,12 +9,14 @@ an attempt costs no start of Python. Prints what happened as JSON::
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from wenmai.cli import main
@@ -37,22 +39,35 @@ def attempt(config: str) -> int:
 
 
 def strike(child: int, how: str) -> None:
+    """Does nothing to a child that has just ended by itself."""
     if how == "disk":
         # from now on no file can be written beyond 4 KiB, as on a full disk, also in the middle of a checkpoint
-        resource.prlimit(child, resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        with suppress(ProcessLookupError):
+            resource.prlimit(
+                child, resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            )
     else:
         os.kill(child, getattr(signal, how))
 
 
-def ended(child: int, within: float) -> int | None:
-    """The exit code, negative for a signal; None if it still runs."""
+def ended(child: int, within: float = ATTEMPT_MAY_TAKE, processor: float = math.inf) -> int | None:
+    """The exit code, negative for a signal; None if it still runs after so many seconds, or so many processor seconds.
+
+    Moments are told by the processor's time, so that a child gets as far on a busy machine as on an idle one.
+    """
     end = time.monotonic() + within
-    while time.monotonic() < end:
+    while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end or processor_seconds(child) >= processor:
+            return None
         time.sleep(0.002)
-    return None
+
+
+def processor_seconds(child: int) -> float:
+    user, system = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def said(config: str) -> str:
@@ -67,10 +82,10 @@ def strike_until_done(config: str, seed: int) -> dict[str, object]:
     while True:
         how = rng.choice(STRIKES)
         child = attempt(config)
-        code = ended(child, rng.uniform(0.05, LONGEST))
+        code = ended(child, processor=rng.uniform(0.05, LONGEST))
         if code is None:
             strike(child, how)
-            code = ended(child, ATTEMPT_MAY_TAKE)
+            code = ended(child)
             if code is None:
                 os.kill(child, signal.SIGKILL)
                 wrong.append(f"{how}: went on for {ATTEMPT_MAY_TAKE:.0f} s")
