@@ -78,18 +78,18 @@ class MaskedLMConfig(TaskConfig):
         description="whose words; script: a Chinese character is a word, Latin runs are words",
     )
     mask_probability: float = Field(
-        default=0.8, ge=0, le=1, description="share of the hidden tokens that become the mask token"
+        default=0.8, ge=0, le=1, description="share of the hidden tokens that become what correction says"
     )
     random_probability: float = Field(
         default=0.1, ge=0, le=1, description="share that become a random token; the rest stay as they are"
     )
     correction: Literal["mask", "similar"] = Field(
         default="mask",
-        description="what mask_probability stands for: the mask token, or a similar word (MacBERT)",
+        description="what stands in for a hidden token: the mask token, or a similar one (MacBERT)",
     )
     similar_words: str | None = Field(
         default=None,
-        description="file of lines WORD<tab>SIMILAR ..., for correction: similar; other words: token by token",
+        description="correction: similar: file of lines WORD<tab>SIMILAR SIMILAR ...; other words: token by token",
     )
     pack: bool = Field(
         default=False,
