@@ -4,7 +4,8 @@ All choices are one: the tokens of a row are parted into units, and units are ta
 computed for a whole batch at once, from draws that are functions of the rows' keys. Padding and special tokens are
 left out from the start: what is drawn and sorted are the units of all rows in one array, row after row.
 
-Shape letters: B rows, T tokens of a padded row, N tokens of content in all rows, U units of all rows, M hidden tokens.
+Shape letters: B rows, T tokens of a padded row, N tokens of content in all rows, U units of all rows,
+K of them that come first, M hidden tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ ORDER, COIN, LENGTHS = 1, 2, 3
 """Streams of draws; see :func:`wenmai.data.draws.uniform`."""
 
 ROW_BITS = INDEX_BITS = 18
-"""Of the 64 bits that order the units of a batch: row, 28 drawn bits, index of the unit in its row."""
+DRAWN_BITS = 64 - ROW_BITS - INDEX_BITS
+"""Of the 64 bits that order the units of a batch: row, the draw, index of the unit in its row."""
+SPREAD = 5.0
+"""So many standard deviations more units than the share are looked at first."""
 
 
 @dataclass(frozen=True)
@@ -97,39 +101,66 @@ def hidden(units: Units, share: float, key_B: Ints) -> Ints:
     Args:
         key_B: of the rows.
     """
-    first_B = units.first_units()
-    coin_B = fractions(drawn_at(key_B, COIN, np.arange(len(key_B)), np.zeros(len(key_B), np.int64)))
+    count_B = np.diff(units.first_units())
+    # most units come too late in the order, so it is made of the others; of short rows these may be too few
+    likely_B = share + SPREAD * np.sqrt(share / np.maximum(count_B, 1))
+    found_N = _chosen(units, share, key_B, likely_B)
+    if found_N is None:
+        found_N = _chosen(units, share, key_B, np.ones(len(key_B)))
+    assert found_N is not None
+    return units.at_N[found_N]
+
+
+def _chosen(units: Units, share: float, key_B: Ints, part_B: NDArray[np.float64]) -> Mask | None:
+    """Which tokens of content are hidden; None if that is not decided by ``part`` of each row's draws."""
+    rows = np.arange(len(key_B))
+    coin_B = fractions(drawn_at(key_B, COIN, rows, np.zeros_like(rows)))
     wanted_B = share * np.diff(units.first_B)
-    order_U = _drawn_order(first_B, key_B)
+    order_K, first_B = _drawn_order(units.first_units(), key_B, part_B)
+    count_B = np.diff(first_B)
     chosen_N = np.zeros(len(units.at_N), dtype=np.bool_)
     if units.start_U is None:
         # what is left of the share after whole tokens is the probability of one more
         take_B = np.ceil(wanted_B - coin_B).astype(np.int64)
-        chosen_N[order_U[_ranges(first_B[:-1], take_B)]] = True
-        return units.at_N[chosen_N]
-    count_B = np.diff(first_B)
-    size_U = np.diff(units.start_U, append=len(units.at_N))[order_U]
-    before_U = np.cumsum(size_U) - size_U
-    before_U -= np.repeat(units.first_B[:-1], count_B)
+        if (take_B > count_B).any():
+            return None
+        chosen_N[order_K[_ranges(first_B[:-1], take_B)]] = True
+        return chosen_N
+    size_K = np.diff(units.start_U, append=len(units.at_N))[order_K]
+    end_K1 = np.concatenate([[0], np.cumsum(size_K)])
+    if (np.diff(end_K1[first_B]) < wanted_B).any():
+        return None
+    before_K = end_K1[:-1] - np.repeat(end_K1[first_B[:-1]], count_B)
     # of the unit in which the share ends, the part before that end is the probability
-    taken_U = before_U + np.repeat(coin_B, count_B) * size_U < np.repeat(wanted_B, count_B)
-    chosen_N[_ranges(units.start_U[order_U[taken_U]], size_U[taken_U])] = True
-    return units.at_N[chosen_N]
+    taken_K = before_K + np.repeat(coin_B, count_B) * size_K < np.repeat(wanted_B, count_B)
+    chosen_N[_ranges(units.start_U[order_K[taken_K]], size_K[taken_K])] = True
+    return chosen_N
 
 
-def _drawn_order(first_B: Ints, key_B: Ints) -> Ints:
-    """The units, row after row, those of a row in the order of their draws."""
+def _drawn_order(first_B: Ints, key_B: Ints, part_B: NDArray[np.float64]) -> tuple[Ints, Ints]:
+    """The first units in the drawn order of each row, and how many the rows before each have of them.
+
+    Args:
+        first_B: how many units the rows before each have.
+        part_B: the units are those whose draw is below.
+    """
     count_B = np.diff(first_B)
-    rows, total = len(count_B), int(first_B[-1])
+    rows = len(count_B)
     assert rows < 1 << ROW_BITS and int(count_B.max(initial=0)) < 1 << INDEX_BITS, "too large a batch"
+    low = 64 - DRAWN_BITS
+    limit_B = np.minimum(part_B * (1 << DRAWN_BITS), (1 << DRAWN_BITS) - 1).astype(np.uint64)
+    limit_B = limit_B << np.uint64(low) | np.uint64((1 << low) - 1)
+    word_U = drawn(key_B, ORDER, count_B)
+    unit_K = np.flatnonzero(word_U <= np.repeat(limit_B, count_B))
+    first_kept_B = np.searchsorted(unit_K, first_B)
+    kept_B = np.diff(first_kept_B)
     # all keys differ, so that nothing but the row decides, and numbers are sorted faster than their places
-    key_U = drawn(key_B, ORDER, count_B)
-    key_U &= np.uint64((1 << 64 - ROW_BITS) - (1 << INDEX_BITS))
+    key_K = word_U[unit_K] >> np.uint64(low) << np.uint64(INDEX_BITS)
     place_B = (np.arange(rows) << 64 - ROW_BITS) - first_B[:-1]
-    key_U |= (np.repeat(place_B, count_B) + np.arange(total)).astype(np.uint64)
-    key_U.sort()
-    key_U &= np.uint64((1 << INDEX_BITS) - 1)
-    return key_U.astype(np.int64) + np.repeat(first_B[:-1], count_B)
+    key_K |= (np.repeat(place_B, kept_B) + unit_K).astype(np.uint64)
+    key_K.sort()
+    key_K &= np.uint64((1 << INDEX_BITS) - 1)
+    return key_K.astype(np.int64) + np.repeat(first_B[:-1], kept_B), first_kept_B
 
 
 def _interrupted(at_N: Ints) -> Mask:
