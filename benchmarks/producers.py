@@ -3,11 +3,12 @@
     python benchmarks/producers.py --json benchmarks/results/producers.json
     python benchmarks/producers.py --quick
 
-* seconds to make a batch of 32 rows of random length, masked and padded: ours from the file of rows, whatever the
-  masking; beside it ``DataCollatorForLanguageModeling`` of transformers with the same token ids in memory, in three
-  ways. ``as run_mlm.py`` is told the special tokens of each row; ``plain`` finds them itself, as after an ordinary call
-  of a tokenizer; ``whole words`` reads offsets, which it doesn't pad, so it gets them padded beforehand. Rounds take
-  turns, so that whatever else the machine does meets all.
+* time to make a batch of 32 rows of random length, masked and padded, from token ids in memory to tensors: ours
+  whatever the masking; beside it ``DataCollatorForLanguageModeling`` of transformers, which pads with
+  ``tokenizer.pad``, in three ways. ``plain`` gets what an ordinary call of a tokenizer gives and finds special tokens
+  itself; ``as run_mlm.py`` is told them (``special_tokens_mask``); ``whole words`` reads offsets, which it doesn't pad,
+  so it gets them padded beforehand, outside the time. All make the same batch before any makes the next one. Ratios
+  are of processor time (one thread), which a busy machine prolongs far less than the time of the clock.
 * tokens a second, and the share of the time spent waiting for data, of ``recipes/masked_lm.yaml`` with 0, 1 and 2
   workers, also in turns. Text, steps and the encoder's layers are given below; all else is the recipe's.
 """
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 from transformers.utils import logging
 
@@ -48,7 +50,8 @@ RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "masked_lm.yaml"
 ROWS, LONGEST = 32, 512
 MASKINGS = ("token", "whole_word", "ngram", "span")
 PEERS = ("as run_mlm.py", "plain", "whole words")
-Make = Callable[[], object]
+Ints = NDArray[np.int64]
+Make = Callable[[Any], object]
 
 
 def texts(count: int, rng: np.random.Generator) -> list[str]:
@@ -61,12 +64,12 @@ def texts(count: int, rng: np.random.Generator) -> list[str]:
     return [running[start : start + length] for start, length in zip(starts, lengths, strict=True)]
 
 
-def makers(folder: Path, rng: np.random.Generator) -> dict[str, Make]:
-    """By name: makes the next batch."""
+def makers(folder: Path, rng: np.random.Generator) -> dict[str, tuple[Callable[[Ints], Any], Make]]:
+    """By name: what is ready before the time starts, of the pieces with these numbers; and what makes their batch."""
     pieces = texts(4 * ROWS, rng)
     encoder = tiny_encoder(folder, "bert", [{"text": text} for text in pieces])
     _, tokenizer = load_folder(encoder)
-    made: dict[str, Make] = {}
+    made: dict[str, tuple[Callable[[Ints], Any], Make]] = {}
     for masking in MASKINGS:
         config = MaskedLMConfig.model_validate({"masking": masking, "max_length": LONGEST})
         task = MaskedLM(config, [])
@@ -80,7 +83,7 @@ def makers(folder: Path, rng: np.random.Generator) -> dict[str, Make]:
             tokenizer.pad_id,
             seed=1,
         )
-        made[f"wenmai, {masking}"] = lambda maker=maker: maker(rng.integers(0, len(pieces), ROWS), 0)
+        made[f"wenmai, {masking}"] = (lambda part: part, partial(maker, epoch=0))
     reader = AutoTokenizer.from_pretrained(encoder)
     for peer in PEERS:
         whole = peer == "whole words"
@@ -95,39 +98,43 @@ def makers(folder: Path, rng: np.random.Generator) -> dict[str, Make]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             collator = DataCollatorForLanguageModeling(reader, whole_word_mask=whole)
-        made[f"transformers, {peer}"] = partial(collated, collator, rows, rng)
+        made[f"transformers, {peer}"] = (partial(chosen, rows), collator)
     return made
 
 
-def collated(
-    collator: DataCollatorForLanguageModeling, rows: list[dict[str, Any]], rng: np.random.Generator
-) -> object:
-    chosen = [dict(rows[i]) for i in rng.integers(0, len(rows), ROWS)]
-    if "offset_mapping" in chosen[0]:
-        width = max(len(row["input_ids"]) for row in chosen)
-        for row in chosen:
+def chosen(rows: list[dict[str, Any]], part: Ints) -> list[dict[str, Any]]:
+    """Copies, because the collator changes what it gets; offsets padded."""
+    found = [dict(rows[i]) for i in part]
+    if "offset_mapping" in found[0]:
+        width = max(len(row["input_ids"]) for row in found)
+        for row in found:
             offsets = row["offset_mapping"]
             row["offset_mapping"] = [*offsets, *[(0, 0)] * (width - len(offsets))]
-    return collator(chosen)
+    return found
 
 
 def batch_times(rounds: int, batches: int) -> dict[str, dict[str, Any]]:
-    """Milliseconds a batch: median of the rounds' medians, and the fastest and slowest round."""
+    """Milliseconds a batch, by the clock and of the processor: median of the rounds' medians, and each of these."""
+    rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        made = makers(Path(folder), np.random.default_rng(0))
-        times: dict[str, list[float]] = {name: [] for name in made}
+        made = makers(Path(folder), rng)
+        times: dict[str, dict[str, list[float]]] = {name: {"clock": [], "cpu": []} for name in made}
         for at in range(rounds + 1):
-            for name, make in made.items():
-                spent = []
-                for _ in range(batches):
-                    start = time.perf_counter()
-                    make()
-                    spent.append(1000 * (time.perf_counter() - start))
-                if at:  # the first round warms up
-                    times[name].append(statistics.median(spent))
+            spent: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+            for _ in range(batches):
+                part = rng.integers(0, 4 * ROWS, ROWS)
+                for name, (ready, make) in made.items():
+                    given = ready(part)
+                    start = time.perf_counter(), time.process_time()
+                    make(given)
+                    spent[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+            if at:  # the first round warms up
+                for name, own in spent.items():
+                    for kind, values in zip(("clock", "cpu"), zip(*own, strict=True), strict=True):
+                        times[name][kind].append(1000 * statistics.median(values))
     return {
-        name: {"ms": statistics.median(own), "low": min(own), "high": max(own), "rounds": own}
-        for name, own in times.items()
+        name: {kind: {"ms": statistics.median(own), "rounds": own} for kind, own in kinds.items()}
+        for name, kinds in times.items()
     }
 
 
@@ -137,7 +144,9 @@ def ratios(times: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     for peer in PEERS:
         for ours in ("token",) if peer != "whole words" else ("whole_word",):
             pairs = zip(
-                times[f"transformers, {peer}"]["rounds"], times[f"wenmai, {ours}"]["rounds"], strict=True
+                times[f"transformers, {peer}"]["cpu"]["rounds"],
+                times[f"wenmai, {ours}"]["cpu"]["rounds"],
+                strict=True,
             )
             each = [theirs / own for theirs, own in pairs]
             found[f"{peer} / wenmai, {ours}"] = {
@@ -185,12 +194,21 @@ def waiting(rounds: int, steps: int, layers: int) -> list[dict[str, Any]]:
 
 def page_text(page: dict[str, Any]) -> str:
     """The page's tables in Markdown."""
-    lines = ["| a batch of 32 rows | ms | rounds |", "| --- | --- | --- |"]
+    lines = [
+        "| a batch of 32 rows | ms of the processor | rounds | ms by the clock |",
+        "| --- | --- | --- | --- |",
+    ]
     for name, found in page["batches"].items():
-        lines.append(f"| {name} | {found['ms']:.2f} | {found['low']:.2f} to {found['high']:.2f} |")
+        rounds = found["cpu"]["rounds"]
+        lines.append(
+            f"| {name} | {found['cpu']['ms']:.2f} | {min(rounds):.2f} to {max(rounds):.2f} "
+            f"| {found['clock']['ms']:.2f} |"
+        )
     lines += ["", "| times as long | ratio | rounds |", "| --- | --- | --- |"]
     for name, found in page["ratios"].items():
         lines.append(f"| {name} | {found['ratio']:.1f} | {found['low']:.1f} to {found['high']:.1f} |")
+    if not page["runs"]:
+        return "\n".join(lines)
     lines += ["", "| workers | waiting | tokens/s | rounds |", "| --- | --- | --- | --- |"]
     for workers in (0, 1, 2):
         own = [run for run in page["runs"] if run["workers"] == workers]
@@ -209,13 +227,14 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and steps: under a minute")
+    parser.add_argument("--batches", action="store_true", help="only make batches, no training runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     rounds, batches = (2, 4) if options.quick else (9, 20)
     times = batch_times(rounds, batches)
-    runs = waiting(1, 2, 1) if options.quick else waiting(3, 12, 4)
+    runs = [] if options.batches else waiting(1, 2, 1) if options.quick else waiting(3, 12, 4)
     page = {
         "benchmark": "producers",
         "date": time.strftime("%Y-%m-%d"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wenmai.data.draws import mixed, row_keys, uniform
+from wenmai.data.draws import drawn, drawn_at, fractions, mixed, row_keys, uniform
 
 KEYS = row_keys(42, 0, np.arange(20_000), np.zeros(20_000, dtype=np.int64))
 
@@ -58,3 +58,12 @@ def test_uniform_draws_are_uniform_and_independent() -> None:
 def test_more_draws_begin_with_the_same_ones() -> None:
     assert (uniform(KEYS[:50], 3, 40)[:, :7] == uniform(KEYS[:50], 3, 7)).all()
     assert (uniform(KEYS[:50], 3, 7)[[31, 4]] == uniform(KEYS[[31, 4]], 3, 7)).all()
+
+
+def test_draws_of_rows_one_after_another_are_those_of_each() -> None:
+    counts = np.array([3, 0, 7, 1])
+    flat = drawn(KEYS[:4], 3, counts)
+    alone = [uniform(KEYS[[row]], 3, int(count))[0] for row, count in enumerate(counts)]
+    assert (fractions(flat) == np.concatenate(alone)).all()
+    row, number = np.array([2, 0, 2, 3]), np.array([6, 1, 0, 0])
+    assert (drawn_at(KEYS[:4], 3, row, number) == flat[[9, 1, 3, 10]]).all()

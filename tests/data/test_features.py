@@ -22,7 +22,7 @@ from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.batching import measure
 from wenmai.data.examples import Examples, read_examples
 from wenmai.data.features import Features, encode, features_in_memory, write_features
-from wenmai.data.rows import Row
+from wenmai.data.rows import Arrays, Row, stack
 from wenmai.tasks import TASKS
 from wenmai.tasks.task import Task
 
@@ -80,6 +80,31 @@ def test_every_tasks_rows_come_back(
             assert found.count(i) == len(rows)
             assert_same(found.rows(i), rows)
             assert_same([found.row(i, len(rows) - 1)], rows[-1:])
+        every = [row for rows in made for row in rows]
+        some = np.array([len(every) - 1, 0, len(every) // 2])
+        assert_stacked(found.batch(some, 5), [every[i] for i in some])
+
+
+def assert_stacked(found: Arrays, rows: list[Row]) -> None:
+    expected = stack(rows, 5)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert np.array_equal(found[name], array), name
+
+
+def test_a_batch_of_rows_that_are_kept_in_different_ways() -> None:
+    rows = [
+        Row(inputs={"input_ids": ids, "token_type_ids": types}, targets={"tags": tags})
+        for ids, types, tags in [
+            ([1, 2, 3], [0, 0, 0], [1, 1, 1]),
+            ([70_000, 300], [1, 1], [0, -100]),
+            ([4, 400, 40_000, 7], [0, 0, 1, 1], [2, 2, 2, 2]),
+        ]
+    ]
+    found = features_in_memory(rows, lambda row: [row])
+    for chosen in ([0, 1, 2], [2, 0, 0], [1], [0, 1]):
+        assert_stacked(found.batch(np.array(chosen), 5), [rows[i] for i in chosen])
 
 
 integers = st.integers(-(2**63), 2**63 - 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tiny import tiny_backbone_folder
 from toy import ner_records
@@ -15,7 +16,7 @@ from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.draws import row_keys
 from wenmai.data.rows import IGNORE, Arrays, Row, stack
 from wenmai.tasks.masked_lm import NGRAMS, SPANS, MaskedLM, MaskedLMConfig, MaskedLMExample
-from wenmai.tasks.masking import chosen, numbered, runs
+from wenmai.tasks.masking import Units, hidden, runs, tokens, words
 from wenmai.text.words import segment_words
 
 TEXTS = [record["text"] for record in ner_records()]
@@ -110,15 +111,32 @@ def test_what_stands_between_words_is_a_unit_of_its_own(tokenizer: Tokenizer) ->
 KEYS = row_keys(1, 0, np.arange(1500), np.zeros(1500, dtype=np.int64))
 
 
+def numbers(units: Units, content: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(B, T): which of all units a token belongs to, -1 for none."""
+    assert units.start_U is not None
+    number = np.full(content.shape, -1)
+    number.reshape(-1)[units.at_N] = (
+        np.searchsorted(units.start_U, np.arange(len(units.at_N)), side="right") - 1
+    )
+    return number
+
+
+def hits(units: Units, content: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    hit = np.zeros(content.shape, dtype=np.bool_)
+    hit.reshape(-1)[hidden(units, share, KEYS)] = True
+    return hit
+
+
 @pytest.mark.parametrize("probabilities", [NGRAMS, SPANS], ids=["ngram", "span"])
 def test_lengths_of_runs(probabilities: tuple[float, ...]) -> None:
     """Of the runs that are chosen too: they are not chosen by their length."""
     assert sum(probabilities) == pytest.approx(1)
     content = np.ones((1500, 300), dtype=np.bool_)
-    run = runs(numbered(content, content), content, probabilities, KEYS)
-    for hit in (content, chosen(run, content, 0.15, KEYS)):
+    units = runs(words(content, content), probabilities, KEYS)
+    run = numbers(units, content)
+    for hit in (content, hits(units, content, 0.15)):
         counts: Counter[int] = Counter()
-        for row_run, row_hit in zip(run, hit, strict=True):
+        for row_run, row_hit in zip(run - run[:, :1], hit, strict=True):
             sizes = np.bincount(row_run[:-10][row_hit[:-10]])  # the last run is cut off
             counts.update(sizes[sizes > 0].tolist())
         total = sum(counts.values())
@@ -128,22 +146,46 @@ def test_lengths_of_runs(probabilities: tuple[float, ...]) -> None:
     assert mean == pytest.approx(2.0 if probabilities == NGRAMS else 3.797, abs=0.001)
 
 
-def test_runs_end_where_the_content_is_interrupted() -> None:
+def test_units_end_where_the_content_or_the_row_ends() -> None:
     content = np.ones((1500, 40), dtype=np.bool_)
     content[:, 20] = False
-    run = runs(numbered(content, content), content, SPANS, KEYS)
+    run = numbers(runs(words(content, content), SPANS, KEYS), content)
     assert (run[:, 19] != run[:, 21]).all()
-    words = numbered(np.zeros_like(content), content)
-    assert set(words[:, :20].flatten()) == {0} and set(words[:, 21:].flatten()) == {1}
+    assert (run[:-1, -1] != run[1:, 0]).all()
+    word = numbers(words(np.zeros_like(content), content), content)
+    assert (word[:, :20] == 2 * np.arange(1500)[:, None]).all()
+    assert (word[:, 21:] == 2 * np.arange(1500)[:, None] + 1).all()
+
+
+def test_rows_without_content_hide_nothing() -> None:
+    content = np.zeros((1500, 6), dtype=np.bool_)
+    content[1:-1:2, 1:5] = True
+    for units in (tokens(content), words(content, content), runs(words(content, content), SPANS, KEYS)):
+        hit = hits(units, content, 0.5)
+        assert not hit[~content].any()
+        assert hit[content].mean() == pytest.approx(0.5, abs=0.05)
+    nothing = np.zeros((1500, 6), dtype=np.bool_)
+    assert not hits(runs(words(nothing, nothing), SPANS, KEYS), nothing, 0.5).any()
+
+
+def test_hidden_tokens_are_the_share_of_every_row() -> None:
+    content = np.ones((1500, 30), dtype=np.bool_)
+    by_row = hits(tokens(content), content, 0.15).sum(axis=1)
+    assert set(by_row.tolist()) == {4, 5} and by_row.mean() == pytest.approx(4.5, abs=0.05)
 
 
 def test_every_unit_is_as_likely_as_any_other() -> None:
     sizes = [1, 1, 2, 3, 1, 5, 2, 1, 1, 3]
-    unit = np.repeat(np.arange(10), sizes)[None].repeat(1500, axis=0)
-    hit = chosen(unit, np.ones(unit.shape, dtype=np.bool_), 0.3, KEYS)
+    content = np.ones((1500, 20), dtype=np.bool_)
+    ends = np.cumsum(sizes) - 1
+    begins = np.zeros_like(content)
+    begins[:, [0, *(ends[:-1] + 1)]] = True
+    hit = hits(words(begins, content), content, 0.3)
     assert hit.mean() == pytest.approx(0.3, abs=0.01)
-    by_unit = hit[:, np.cumsum(sizes) - 1].mean(axis=0)
+    by_unit = hit[:, ends].mean(axis=0)
     assert by_unit.min() > 0.2 and by_unit.max() < 0.36  # long ones less, as they seldom fit
+    by_token = hits(tokens(content), content, 0.3).mean(axis=0)
+    assert np.abs(by_token - 0.3).max() < 0.06  # 5 standard deviations
 
 
 @pytest.mark.parametrize("masking", MASKINGS)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wenmai.data.draws import row_keys
 from wenmai.data.features import Features
-from wenmai.data.rows import Arrays, Batch, stack, tensors
+from wenmai.data.rows import Arrays, Batch, tensors
 
 Ints = NDArray[np.int64]
 Augment = Callable[[Arrays], Arrays]
@@ -31,7 +31,7 @@ class Units:
 
     Args:
         example_N: index of the example.
-        row_N: index of the row among the example's, or -1 for all of them.
+        row_N: index of the row among the example's; or -1 for all of them, then in every unit.
         longest_N: tokens of the longest row.
         rows_N: number of rows.
         tokens_N: real tokens of all rows.
@@ -169,17 +169,13 @@ class BatchMaker:
         Beside inputs and targets it has ``group`` (B,), the index of the example that each row belongs to, and ``key``
         (B,), a number below 2**63 that no other row and no other epoch has, for whatever is drawn for this row.
         """
-        groups: list[int] = []
-        numbers: list[int] = []
-        for example, number in zip(
-            self.units.example_N[part].tolist(), self.units.row_N[part].tolist(), strict=True
-        ):
-            chosen = range(self.features.count(example)) if number == -1 else (number,)
-            groups += [example] * len(chosen)
-            numbers += chosen
-        rows = [self.features.row(*place) for place in zip(groups, numbers, strict=True)]
-        group_B = np.array(groups)
-        batch = stack(rows, self.pad_id)
+        group_B, number_B = self.units.example_N[part], self.units.row_N[part]
+        first_row = self.features.first_row
+        if len(number_B) and number_B[0] == -1:
+            count_P = first_row[group_B + 1] - first_row[group_B]
+            number_B = np.arange(int(count_P.sum())) - np.repeat(np.cumsum(count_P) - count_P, count_P)
+            group_B = np.repeat(group_B, count_P)
+        batch = self.features.batch(first_row[group_B] + number_B, self.pad_id)
         batch["group"] = group_B
-        batch["key"] = row_keys(self.seed, epoch, group_B, np.array(numbers))
+        batch["key"] = row_keys(self.seed, epoch, group_B, number_B)
         return tensors(batch if self.augment is None else self.augment(batch))

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wenmai.data.rows import Row, Target, Tokens
+from wenmai.data.rows import IGNORE, Arrays, Padding, Row, Target, Tokens
 
 E = TypeVar("E")
 Ints = NDArray[np.int64]
@@ -154,27 +154,35 @@ def _integers(values: Tokens) -> tuple[str, bytes]:
 def _decoded(record: bytes, layout: Layout) -> Row:
     length, first, stop, window = HEAD.unpack_from(record)
     row = Row(inputs={}, content=(first, stop), window=window)
+    for field, value in zip(layout, _values(record, layout, length), strict=True):
+        if field.kind == "same":
+            value = np.full(length, value)
+        (row.inputs if field.part == "inputs" else row.targets)[field.name] = value
+    return row
+
+
+def _values(record: bytes, layout: Layout, length: int) -> list[Any]:
+    """The fields of a record, of those of kind ``same`` the one number."""
+    values: list[Any] = []
     at = HEAD.size
-    value: Any
-    for part, name, kind, code in layout:
+    for _, _, kind, code in layout:
         if kind == "list":
-            value = np.frombuffer(record, f"<i{INTEGERS[code]}", length, at)
+            values.append(np.frombuffer(record, _TYPES[code], length, at))
             at += length * INTEGERS[code]
         elif kind == "items":
             count, width = ITEMS.unpack_from(record, at)
-            array = np.frombuffer(record, f"<i{INTEGERS[code]}", count * width, at + ITEMS.size)
-            value = array.reshape(count, width).astype(np.int64)
+            array = np.frombuffer(record, _TYPES[code], count * width, at + ITEMS.size)
+            values.append(array.reshape(count, width).astype(np.int64))
             at += ITEMS.size + array.nbytes
         else:
-            (value,) = struct.unpack_from(f"<{code}", record, at)
-            at += struct.calcsize(f"<{code}")
-            if kind == "same":
-                value = np.full(length, value)
-        if part == "inputs":
-            row.inputs[name] = value
-        else:
-            row.targets[name] = value
-    return row
+            number = _NUMBERS[code]
+            values.append(number.unpack_from(record, at)[0])
+            at += number.size
+    return values
+
+
+_TYPES = {code: np.dtype(f"<i{size}") for code, size in INTEGERS.items()}
+_NUMBERS = {code: struct.Struct(f"<{code}") for code in (*INTEGERS, "d")}
 
 
 def write_features(sink: BinaryIO, chunks: Iterable[Chunk]) -> None:
@@ -282,6 +290,42 @@ class Features:
         assert 0 <= number < stop - first, f"example {example} has no row {number}"
         start, stop = self._at_R[first + number : first + number + 2].tolist()
         return _decoded(self._read(start, stop - start), self._layouts[self._layout_R[first + number]])
+
+    def batch(self, row_B: Ints, pad_id: int) -> Arrays:
+        """What :func:`wenmai.data.rows.stack` makes of some rows, in less time, as none is made by itself.
+
+        Args:
+            row_B: numbers of at least one row, counted over all examples.
+        """
+        length_B = self.tokens_R[row_B]
+        padding = Padding(length_B)
+        layouts: list[Layout] = []
+        found: list[list[Any]] = []
+        for start, stop, layout, length in zip(
+            self._at_R[row_B].tolist(),
+            self._at_R[row_B + 1].tolist(),
+            self._layout_R[row_B].tolist(),
+            length_B.tolist(),
+            strict=True,
+        ):
+            layouts.append(self._layouts[layout])
+            found.append(_values(self._read(start, stop - start), layouts[-1], length))
+        batch: Arrays = {}
+        for fields, values in zip(zip(*layouts, strict=True), zip(*found, strict=True), strict=True):
+            part, name = fields[0].part, fields[0].name
+            fill = IGNORE if part == "targets" else pad_id if name == "input_ids" else 0
+            alike = [field.kind == "same" for field in fields]
+            if all(alike):
+                batch[name] = padding.constants(values, fill)
+                continue
+            if any(alike):
+                values = tuple(
+                    np.full(length, value) if same else value
+                    for value, same, length in zip(values, alike, length_B.tolist(), strict=True)
+                )
+            batch[name] = padding.tokens(values, fill) if part == "inputs" else padding.target(values)
+        batch["attention_mask"] = padding.mask()
+        return batch
 
     def rows(self, example: int) -> list[Row]:
         """All rows of an example, without offsets."""

@@ -67,30 +67,51 @@ def stack(rows: Sequence[Row], pad_id: int) -> Arrays:
     Returns:
         the inputs (B, T), ``attention_mask`` (B, T) of 0 and 1, and the targets (B,), (B, T) or (B, N, K).
     """
-    lengths_B = np.array([len(row) for row in rows])
-    width = int(lengths_B.max())
+    padding = Padding(np.array([len(row) for row in rows]))
     batch: Arrays = {}
     for key in rows[0].inputs:
-        fill = pad_id if key == "input_ids" else 0
-        batch[key] = _padded([row.inputs[key] for row in rows], width, fill)
-    batch["attention_mask"] = (np.arange(width) < lengths_B[:, None]).astype(np.int64)
-    for key, first in rows[0].targets.items():
-        values: Any = [row.targets[key] for row in rows]
-        if isinstance(first, np.ndarray) and first.ndim == 2:
-            batch[key] = _padded_items(values)
-        elif isinstance(first, list | np.ndarray):
-            batch[key] = _padded(values, width, IGNORE)
-        else:
-            # as torch has it: numbers with a fraction are single precision
-            batch[key] = np.array(values, dtype=np.float32 if isinstance(first, float) else np.int64)
+        batch[key] = padding.tokens([row.inputs[key] for row in rows], pad_id if key == "input_ids" else 0)
+    batch["attention_mask"] = padding.mask()
+    for key in rows[0].targets:
+        batch[key] = padding.target([row.targets[key] for row in rows])
     return batch
 
 
-def _padded(sequences: Sequence[Tokens], width: int, fill: int) -> NDArray[np.int64]:
-    array = np.full((len(sequences), width), fill, dtype=np.int64)
-    for row, sequence in zip(array, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return array
+class Padding:
+    """Makes arrays of rows that are padded on the right to the longest.
+
+    Args:
+        length_B: tokens of each row.
+    """
+
+    def __init__(self, length_B: NDArray[np.int64]):
+        self._real_BT = np.arange(int(length_B.max())) < length_B[:, None]
+
+    def mask(self) -> NDArray[np.int64]:
+        """(B, T) of 1 at tokens and 0 at padding."""
+        return self._real_BT.astype(np.int64)
+
+    def tokens(self, sequences: Sequence[Tokens], fill: int) -> NDArray[np.int64]:
+        """(B, T) from a number for each token."""
+        array = np.full(self._real_BT.shape, fill, dtype=np.int64)
+        # all rows at once: a batch has too many for one by one
+        array[self._real_BT] = np.concatenate(sequences)
+        return array
+
+    def constants(self, numbers: Sequence[int], fill: int) -> NDArray[np.int64]:
+        """(B, T) from one number a row, which all its tokens have."""
+        value_B1 = np.array(numbers, dtype=np.int64)[:, None]
+        return np.where(self._real_BT, value_B1, fill)
+
+    def target(self, values: Sequence[Any]) -> NDArray[Any]:
+        """(B,), (B, T) or (B, N, K) from a target of each row; see :class:`Row`."""
+        first = values[0]
+        if isinstance(first, np.ndarray) and first.ndim == 2:
+            return _padded_items(values)
+        if isinstance(first, list | np.ndarray):
+            return self.tokens(values, IGNORE)
+        # as torch has it: numbers with a fraction are single precision
+        return np.array(values, dtype=np.float32 if isinstance(first, float) else np.int64)
 
 
 def _padded_items(items: Sequence[NDArray[Any]]) -> NDArray[np.int64]:

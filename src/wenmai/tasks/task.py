@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -110,6 +111,21 @@ class Task(ABC, Generic[E, C]):
     def packed(self) -> bool:
         """Whether consecutive examples are joined to rows of ``max_length`` for training; see ``data/packing.py``."""
         return False
+
+    def prepare_draws(self, tokenizer: Tokenizer, vectors_VH: NDArray[np.float32] | None) -> None:
+        """Called once before training, so that workers inherit what :meth:`augment` needs of the backbone.
+
+        Also when a run goes on it sees the backbone as the run began.
+
+        Args:
+            vectors_VH: the word embeddings, which training is going to change: copy what is to be kept. None if they
+                were drawn and mean nothing.
+        """
+
+    @property
+    def draw_files(self) -> list[Path]:
+        """Files beside the data that decide what :meth:`augment` makes: a run does not go on with others."""
+        return []
 
     def augment(self, batch: Arrays, tokenizer: Tokenizer) -> Arrays:
         """The rows as this epoch's training sees them.

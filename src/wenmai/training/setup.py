@@ -114,6 +114,8 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
                 )
             ],
         )
+    drawn = config.backbone.model is None or config.backbone.weights == "random"
+    task.prepare_draws(tokenizer, None if drawn else backbone.word_embeddings.weight.detach().numpy())
     model = Model(backbone, task.build_head(backbone))
     prepare_model(model, config.train)
 
@@ -253,11 +255,13 @@ def _features(
 
 
 def _fingerprint(config: RunConfig, task: Task[Any, Any], train: Examples[Any]) -> str:
-    """Of what decides the result: the configuration without places and speed, the labels, the training records."""
+    """Of what decides the result: the configuration without places and speed, labels, draw files, training records."""
     tree = config.model_dump(mode="json", exclude={"output", "trackers", "tune", "data"})
     for key in CHANGES_NOTHING:
         tree["train"].pop(key)
     digest = hashlib.sha256(json.dumps([tree, task.labels], sort_keys=True, ensure_ascii=False).encode())
+    for path in task.draw_files:
+        digest.update(path.read_bytes())
     for index in range(len(train)):
         digest.update(train.record(index).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
