@@ -79,6 +79,8 @@ def runs(words: Units, probabilities: Sequence[float], key_B: Ints) -> Units:
         key_B: of the rows.
     """
     assert words.start_U is not None
+    if not len(words.start_U):
+        return words
     first_B = words.first_units()
     count_B = np.diff(first_B)
     limits = np.cumsum(probabilities)[:-1]
