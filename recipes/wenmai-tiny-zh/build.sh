@@ -30,4 +30,5 @@ done
 [ -d "$work/tokenizer" ] || wenmai tokenizer train "$work/corpus.jsonl" "$recipe/characters.txt" \
   --output "$work/tokenizer" --kind wordpiece --size 10000 --lowercase --coverage 1 --hold-out 0
 wenmai train "$recipe/pretrain.yaml" --resume
-python "$recipe/ship.py" "$work/pretrain" src/wenmai/models/wenmai-tiny-zh
+wenmai train "$recipe/pretrain-characters.yaml" --resume
+python "$recipe/ship.py" "$work/pretrain-characters" src/wenmai/models/wenmai-tiny-zh
