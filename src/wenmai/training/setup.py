@@ -27,7 +27,7 @@ from wenmai.data.split import load_splits
 from wenmai.errors import ConfigError, DataError, Problem, UserError
 from wenmai.progress import SILENT, Progress
 from wenmai.tasks import TASKS
-from wenmai.tasks.model import Model
+from wenmai.tasks.model import Model, build_model
 from wenmai.tasks.task import Task
 from wenmai.training.freezing import freeze
 from wenmai.training.optimizer import parameter_groups
@@ -114,7 +114,7 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
                 )
             ],
         )
-    model = Model(backbone, task.build_head(backbone))
+    model, tokenizer = build_model(task, backbone, tokenizer)
     prepare_model(model, config.train)
 
     groups = Groups(data["train"]) if task.packed else None
