@@ -32,7 +32,7 @@ class MarkedPairHead(Head):
         ``logits`` (B, L).
 
     Reads:
-        ``pair_marks`` (B, T), sums of the bits at the top of this file. A bit that no token has stands for a vector of 0.
+        ``pair_marks`` (B, T), sums of the bits at the top of this file. A bit that no token has is a vector of 0.
 
     Targets:
         ``label`` (B,), the id or IGNORE. The loss is cross-entropy, the count labelled rows
