@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_loss_by_hand(several: bool, crf: bool) -> None:
             def score(path: tuple[int, ...], scores=scores, steps=steps) -> torch.Tensor:
                 total = steps[TAGS, path[0]] + steps[TAGS + 1, path[-1]]
                 total = total + sum(scores[t, tag] for t, tag in enumerate(path))
-                return total + sum(steps[a, b] for a, b in zip(path, path[1:], strict=False))
+                return total + sum(steps[a, b] for a, b in pairwise(path))
 
             paths = torch.stack([score(path) for path in product(range(TAGS), repeat=len(tagged))])
             loss = paths.logsumexp(0) - score(tuple(gold.tolist()))

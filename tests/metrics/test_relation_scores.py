@@ -1,4 +1,4 @@
-"""The official measure of SemEval-2010 task 8, from its definition and by hand; scikit-learn where directions are none."""
+"""The official measure of SemEval-2010 task 8, from its definition and by hand; scikit-learn without directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marked pairs: markers stand exactly around their entities, long texts keep both, records in every form, the vocabulary."""
+"""Marked pairs: markers exactly around their entities, long texts keep both, records in every form, the vocabulary."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_wrong_records_name_their_field(slots: Any, field: str, said: str) -> No
 
 
 def test_a_training_set_without_slots_is_refused() -> None:
-    with pytest.raises(UserError, match="has 1 and 0: .* intents alone are text_classification"):
+    with pytest.raises(UserError, match=r"has 1 and 0: .* intents alone are text_classification"):
         task_of([{"text": "x", "intents": ["a"], "slots": []}])
     with pytest.raises(ValidationError):
         SlotFillingConfig(intents="two")

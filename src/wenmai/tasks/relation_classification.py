@@ -204,7 +204,7 @@ class RelationClassification(Task[RelationClassificationExample, RelationClassif
             wanted = {key: record[key] for key in ("text", "subject", "object", "id") if key in record}
             if "subject" in wanted or "object" in wanted or any(tag in wanted["text"] for tag in TAGS):
                 try:
-                    return RelationClassificationExample(**wanted)
+                    return RelationClassificationExample.model_validate(wanted)
                 except ValidationError as error:
                     problems = problems_of(error, RelationClassificationExample, wanted, self.name)
                     raise UserError("; ".join(map(str, problems))) from None
