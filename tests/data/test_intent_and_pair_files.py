@@ -66,6 +66,15 @@ def test_texts_alone_are_unlabelled(tmp_path: Path) -> None:
     assert example.text == "a b" and not example.labelled
 
 
+def test_labels_are_mapped_in_every_form(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "去北京", "intent": "GO", "slots": {"city": "北京"}}\n', encoding="utf-8")
+    columns = {"text": "text", "intents": "intent", "slots": "slots"}
+    source = Source(path=str(path), columns=columns, label_map={"GO": "出行"})
+    (example,) = read_examples(source, SlotFillingExample)
+    assert example.intents == ("出行",) and example.spans == [(1, 3, "city")]
+
+
 def hidden(path: Path, *lines: str) -> Source:
     (path / "pairs.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return Source(path=str(path / "pairs.txt"), format="hidden_pair")
