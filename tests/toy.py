@@ -101,6 +101,46 @@ def text_records() -> list[dict[str, Any]]:
     return [{"text": r["text"]} for r in ner_records()]
 
 
+def slot_records() -> list[dict[str, Any]]:
+    """Flights and weather; a third of the texts want both."""
+    records = []
+    for i, here in enumerate(PLACES):
+        there = PLACES[(i + 3) % len(PLACES)]
+        flight = (f"订{here}到{there}的机票", ["订票"], [(1, here, "出发"), (2 + len(here), there, "到达")])
+        weather = (f"{there}天气怎么样", ["天气"], [(0, there, "地点")])
+        both = (
+            f"{there}天气怎么样，订去{here}的机票",
+            ["天气", "订票"],
+            [(0, there, "地点"), (len(there) + 8, here, "到达")],
+        )
+        for text, intents, slots in (flight, weather, both):
+            found = [{"start": at, "end": at + len(value), "label": name} for at, value, name in slots]
+            records.append({"text": text, "intents": intents, "slots": found})
+    return records
+
+
+def single_intent_records() -> list[dict[str, Any]]:
+    return [record for record in slot_records() if len(record["intents"]) == 1]
+
+
+def relation_records() -> list[dict[str, Any]]:
+    """Who lives where and who visits whom; the same text asks from both sides."""
+    records = []
+    for i, (person, place) in enumerate(zip(PEOPLE, PLACES, strict=True)):
+        verb, relation = (("住在", "居住"), ("去过", "访问"))[i % 2]
+        text = f"听说{person}{verb}{place}很久了。"
+        who = {"start": 2, "end": 2 + len(person)}
+        at = who["end"] + len(verb)
+        where = {"start": at, "end": at + len(place)}
+        time = {"start": at + len(place), "end": len(text) - 2}
+        records += [
+            {"text": text, "subject": who, "object": where, "label": f"{relation}(e1,e2)"},
+            {"text": text, "subject": where, "object": who, "label": f"{relation}(e2,e1)"},
+            {"text": text, "subject": who, "object": time, "label": "其他"},
+        ]
+    return records
+
+
 TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "ner-crf": ({"name": "ner", "head": "crf"}, ner_records()),
     "ner-softmax": ({"name": "ner", "head": "softmax", "tagging": "BIOES"}, ner_records()),
@@ -113,6 +153,16 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     ),
     "matching": ({"name": "text_matching"}, matching_records()),
     "matching-regression": ({"name": "text_matching", "objective": "regression"}, regression_records()),
+    "slots-crf": ({"name": "slot_filling"}, single_intent_records()),
+    "slots-several": (
+        {"name": "slot_filling", "intents": "several", "head": "softmax", "intent_conditioned": True},
+        slot_records(),
+    ),
+    "relation": ({"name": "relation_classification", "no_relation": "其他"}, relation_records()),
+    "relation-unmarked": (
+        {"name": "relation_classification", "markers": False, "representation": "r_bert"},
+        relation_records(),
+    ),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),

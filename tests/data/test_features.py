@@ -24,13 +24,17 @@ from wenmai.data.examples import Examples, read_examples
 from wenmai.data.features import Features, encode, features_in_memory, write_features
 from wenmai.data.rows import Arrays, Row, stack
 from wenmai.tasks import TASKS
+from wenmai.tasks.model import with_own_tokens
 from wenmai.tasks.task import Task
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tiny_backbone_folder(tmp_path_factory.mktemp("tiny"), texts=ALL_TEXTS)
-    return load_backbone(BackboneConfig(model=str(folder)))[1]
+    backbone, found = load_backbone(BackboneConfig(model=str(folder)))
+    for name in TOYS:
+        found = with_own_tokens(toy_task(name)[0], backbone, found)
+    return found
 
 
 def toy_task(name: str, **options: Any) -> tuple[Task[Any, Any], Examples[Any]]:

@@ -16,7 +16,7 @@ from wenmai.evaluation.cases import choose, read_predictions
 from wenmai.evaluation.evaluate import evaluate
 from wenmai.evaluation.report import write_report
 from wenmai.tasks import TASKS
-from wenmai.tasks.model import Model
+from wenmai.tasks.model import build_model
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_from_bundle_to_page(name: str, backbone: Path, tmp_path: Path) -> None:
     examples = list(read_examples(records, task_type.Example))[::3]
     task = task_type(config, task_type.collect_labels(config, examples))
     encoder, tokenizer = load_folder(backbone_of(name, backbone))
-    save_bundle(tmp_path / "bundle", task, Model(encoder, task.build_head(encoder)), tokenizer)
+    save_bundle(tmp_path / "bundle", task, *build_model(task, encoder, tokenizer))
     report = evaluate(tmp_path / "bundle", examples, output=tmp_path / "run", resamples=5)
     assert isinstance(report[report["primary_metric"]], float)
     assert report["examples"] == len(examples)

@@ -18,7 +18,16 @@ from wenmai.heads.contrastive import ContrastiveHead
 from wenmai.heads.crf import CRFHead
 from wenmai.heads.global_pointer import MASKED, GlobalPointerHead
 from wenmai.heads.head import IGNORE, Head
+from wenmai.heads.marked_pair import (
+    OBJECT,
+    OBJECT_START,
+    SUBJECT,
+    SUBJECT_START,
+    MarkedPairHead,
+    Representation,
+)
 from wenmai.heads.masked_lm import MaskedLMHead
+from wenmai.heads.slot_filling import SlotFillingHead
 from wenmai.heads.tagging import TaggingHead
 
 H, L = 8, 3
@@ -51,10 +60,49 @@ def originals(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
     return {"original": [IGNORE if i % 3 == 0 else int(i) for i in range(length)]}
 
 
+def pair_marks(rng: np.random.Generator, length: int) -> dict[str, list[int]]:
+    """The first entity is a token, the second the rest of the row; rows of 4 tokens lack the first."""
+    subject = 0 if length == 4 else SUBJECT | SUBJECT_START
+    return {"pair_marks": [subject, OBJECT | OBJECT_START, *[OBJECT] * (length - 2)]}
+
+
+def nothing_more(rng: np.random.Generator, length: int) -> dict[str, list[int]]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Case:
     build: Callable[[], Head]
     targets: Targets
+    inputs: Callable[[np.random.Generator, int], dict[str, list[int]]] = nothing_more
+
+
+def marked(representation: Representation, **options: float) -> Case:
+    def build() -> Head:
+        return MarkedPairHead(H, L, representation=representation, dropout=0.1, **options)
+
+    return Case(build, label, pair_marks)
+
+
+def slots(*, several: bool, crf: bool, conditioned: bool) -> Case:
+    def build() -> Head:
+        return SlotFillingHead(
+            H,
+            L,
+            L,
+            pooling="mean",
+            several=several,
+            crf=crf,
+            allowed=BIO if crf else None,
+            conditioned=conditioned,
+            slot_weight=0.7,
+            dropout=0.1,
+        )
+
+    def targets(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+        return {**tags(rng, length), **(label_list if several else label)(rng, length)}
+
+    return Case(build, targets)
 
 
 def label(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
@@ -95,6 +143,13 @@ CASES = {
     "efficient_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, dropout=0.1), spans),
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
+    "slots": slots(several=False, crf=True, conditioned=False),
+    "slots_conditioned": slots(several=False, crf=False, conditioned=True),
+    "slots_several": slots(several=True, crf=True, conditioned=True),
+    "pair_starts": marked("entity_starts"),
+    "pair_means": marked("entity_means", label_smoothing=0.1),
+    "pair_r_bert": marked("r_bert", focal_gamma=2.0),
+    "pair_cls": marked("cls"),
     "masked_lm": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H)), originals),
     "masked_lm_smoothed": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals),
     "auxiliary_lm": Case(
@@ -170,7 +225,10 @@ def made(request: pytest.FixtureRequest) -> Made:
         nn.init.normal_(parameter)
     if isinstance(head, MaskedLMHead | CausalLMHead):
         head._tied[0].double()
-    made_rows = [rows.Row(inputs={"input_ids": [1] * n}, targets=case.targets(rng, n)) for n in LENGTHS]
+    made_rows = [
+        rows.Row(inputs={"input_ids": [1] * n, **case.inputs(rng, n)}, targets=case.targets(rng, n))
+        for n in LENGTHS
+    ]
     return Made(head, [torch.randn(n, H, dtype=torch.float64) for n in LENGTHS], made_rows)
 
 
@@ -192,10 +250,10 @@ def test_ignored_id_is_the_one_that_batches_are_padded_with():
 
 def test_padding_and_batch_mates_change_no_output(made: Made):
     hidden, batch = made.batch([0, 1, 2, 3], extra=3)
-    together = made.head(hidden, batch["attention_mask"])
+    together = made.head.of_batch(hidden, batch["attention_mask"], batch)
     for i, length in enumerate(LENGTHS):
         hidden, batch = made.batch([i])
-        alone = made.head(hidden, batch["attention_mask"])
+        alone = made.head.of_batch(hidden, batch["attention_mask"], batch)
         assert alone.keys() == together.keys()
         for name, output in together.items():
             assert len(output) == len(LENGTHS)
@@ -206,7 +264,8 @@ def test_padding_and_batch_mates_change_no_output(made: Made):
 def test_token_axes_are_all_the_axes_that_grow_with_the_row(made: Made):
     def shapes(extra: int) -> dict[str, torch.Size]:
         hidden, batch = made.batch([0, 1], extra)
-        return {name: out.shape for name, out in made.head(hidden, batch["attention_mask"]).items()}
+        outputs = made.head.of_batch(hidden, batch["attention_mask"], batch)
+        return {name: out.shape for name, out in outputs.items()}
 
     short, long = shapes(0), shapes(7)
     grown = {name: tuple(i for i, n in enumerate(short[name]) if long[name][i] == n + 7) for name in short}
@@ -312,19 +371,23 @@ class AsArguments(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        return self.head(hidden, mask)
+    def forward(self, hidden: Tensor, mask: Tensor, *more: Tensor) -> dict[str, Tensor]:
+        return self.head(hidden, mask, *more)
 
 
 def test_export_is_exact_for_other_sizes(made: Made):
-    hidden, batch = made.batch([0, 1])
+    def arguments(chosen: list[int], extra: int) -> tuple[Tensor, ...]:
+        hidden, batch = made.batch(chosen, extra)
+        return hidden, batch["attention_mask"], *(batch[name] for name in made.head.reads)
+
     free = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    shapes = {"hidden": free, "mask": free, "more": tuple(free for _ in made.head.reads)}
     program = torch.export.export(
-        AsArguments(made.head), (hidden, batch["attention_mask"]), dynamic_shapes=(free, free), strict=False
+        AsArguments(made.head), arguments([0, 1], 0), dynamic_shapes=shapes, strict=False
     ).module()
-    hidden, batch = made.batch([0, 1, 2], extra=5)
-    expected = made.head(hidden, batch["attention_mask"])
-    for name, output in program(hidden, batch["attention_mask"]).items():
+    given = arguments([0, 1, 2], 5)
+    expected = made.head(*given)
+    for name, output in program(*given).items():
         torch.testing.assert_close(output, expected[name], atol=1e-10, rtol=0)
 
 

@@ -100,13 +100,24 @@ def test_transformers_opens_the_bundle(name: str, trained: dict[str, Predictor],
 @pytest.mark.parametrize("name", TOYS)
 def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
     predictor = trained[name]
-    pair = predictor.task.name == "text_matching"
-    items: list[Any] = [(text, "北京") for text in ODD_TEXTS] if pair else ODD_TEXTS
+    texts, items = ODD_TEXTS, list[Any](ODD_TEXTS)
+    if predictor.task.name == "text_matching":
+        items = [(text, "北京") for text in texts]
+    if (
+        predictor.task.name == "relation_classification"
+    ):  # asks about two parts of a text: the first and the last
+        texts = [text for text in texts if len(text) > 1]
+        last = [{"start": len(text) - 1, "end": len(text)} for text in texts]
+        items = [
+            {"text": text, "subject": {"start": 0, "end": 1}, "object": end}
+            for text, end in zip(texts, last, strict=True)
+        ]
     found = predictor(items)
     assert len(found) == len(items)
-    for text, prediction in zip(ODD_TEXTS, found, strict=True):
+    for text, prediction in zip(texts, found, strict=True):
         assert prediction["text"] == text
-        for entity in prediction.get("entities", []):
+        pair = [prediction[key] for key in ("subject", "object") if key in prediction]
+        for entity in [*prediction.get("entities", []), *prediction.get("slots", []), *pair]:
             assert text[entity["start"] : entity["end"]] == entity["text"] != ""
 
 
@@ -124,6 +135,8 @@ def record_without_labels(record: dict[str, Any]) -> Any:
         return (record["anchor"], record["positive"])
     if "text_pair" in record:
         return (record["text"], record["text_pair"])
+    if "subject" in record:
+        return {key: record[key] for key in ("text", "subject", "object")}
     return record["text"]
 
 

@@ -12,6 +12,7 @@ from tiny import decoder_folder, tiny_backbone_folder
 from wenmai.backbones.load import Backbone, load_folder
 from wenmai.heads.cross_entropy import each_label, one_of_labels
 from wenmai.heads.head import IGNORE
+from wenmai.heads.marked_pair import OBJECT_START, SUBJECT_START
 from wenmai.tasks import TASKS
 
 LABELS = ["人", "地", "机构"]
@@ -25,6 +26,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, torch.Tensor]]] = {
     "text_classification": ("text_classification", {}, LABEL),
     "several labels": ("text_classification", {"multi_label": True}, HELD),
     "text_matching": ("text_matching", {}, LABEL),
+    "relation_classification": ("relation_classification", {}, LABEL),
     "ner": ("ner", {"head": "softmax"}, TAGS),
     "masked_lm": ("masked_lm", {}, ORIGINAL),
 }
@@ -54,7 +56,8 @@ def loss_of(name: str, config: dict[str, Any], targets: dict[str, torch.Tensor],
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     rows, tokens = next(iter(targets.values())).shape[0], 4
-    outputs = head(torch.randn(rows, tokens, backbone.hidden_size), torch.ones(rows, tokens))
+    marks = {"pair_marks": torch.tensor([[SUBJECT_START, 0, OBJECT_START, 0]]).expand(rows, tokens)}
+    outputs = head.of_batch(torch.randn(rows, tokens, backbone.hidden_size), torch.ones(rows, tokens), marks)
     loss, count = head.loss(outputs, targets)
     options = {key: value for key, value in config.items() if key in ("label_smoothing", "focal_gamma")}
     if "labels" in targets:

@@ -21,7 +21,7 @@ from wenmai.data.rows import Batch
 from wenmai.data.sources import Source
 from wenmai.errors import UserError
 from wenmai.tasks import TASKS
-from wenmai.tasks.model import Model
+from wenmai.tasks.model import Model, build_model
 from wenmai.training.inspect import activation_kind, inspect_model, watching
 from wenmai.training.inspected_run import batches_of, inspect_run
 
@@ -40,7 +40,7 @@ def toy(backbone: Path, name: str) -> tuple[Model, list[Batch]]:
     task = task_type(settings, task_type.collect_labels(settings, examples))
     encoder, tokenizer = load_folder(backbone_of(name, backbone))
     torch.manual_seed(1)
-    model = Model(encoder, task.build_head(encoder))
+    model, tokenizer = build_model(task, encoder, tokenizer)
     return model, list(batches_of(examples, task, tokenizer, tokens=256))
 
 

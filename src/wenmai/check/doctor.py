@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from wenmai.backbones.load import load_backbone
+from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.check.findings import Finding, Findings, Report, SplitFacts
 from wenmai.check.repetitions import Seen, find_leakage, find_repetitions
@@ -24,11 +24,15 @@ from wenmai.data.split import load_splits
 from wenmai.errors import UserError
 from wenmai.progress import SILENT, Progress
 from wenmai.tasks import TASKS
+from wenmai.tasks.model import with_own_tokens
 from wenmai.tasks.task import Example, Task
 from wenmai.text.spans import Span, overlapping
 
 INPUT_FIELDS = ("text", "text_pair", "anchor", "positive", "negatives")
 """What a model reads of a record; what is left, without ``id``, is gold."""
+SPANS = ("entities", "slots")
+PLACES = ("subject", "object")
+"""Parts of its text that a record asks about: not gold either, and the same text with others is another question."""
 LENGTH_BINS = (0, 50, 100, 150, 200, 500, 1000)
 TOKENIZED = 50_000
 """Rows of a split that are tokenized, evenly spread over it: rates need no more."""
@@ -90,14 +94,14 @@ def _look(
             find_leakage(first, second, found)
     _balance(report.splits[0], found)
     try:
-        tokenizer = load_backbone(config.backbone)[1]
+        backbone, tokenizer = load_backbone(config.backbone)
     except UserError as error:
         remedy = "see above; nothing was tokenized"
         found.add(
             "", Finding("error", "backbone", str(error), remedy), "backbone.model", config.backbone.title
         )
         return
-    _against_model(config, splits, report, tokenizer, found, progress)
+    _against_model(config, splits, report, backbone, tokenizer, found, progress)
 
 
 def _read(
@@ -105,21 +109,25 @@ def _read(
 ) -> tuple[SplitFacts, Seen]:
     """One pass over a split: everything that a row shows by itself."""
     facts, split = SplitFacts(name, examples=len(rows)), Seen(name, rows)
-    nested = config.task.model_dump().get("nested", False)
+    nested = config.task.model_dump().get("nested")
     labels: Counter[str] = Counter()
     measured = array("L")
     for index, example in enumerate(rows):
         record = example.model_dump(exclude_none=True, exclude={"id"})
         texts = texts_of(record)
-        split.add(texts, [record[key] for key in record if key not in INPUT_FIELDS])
+        asked = [f"{record[key]['start']}:{record[key]['end']}" for key in PLACES if key in record]
+        split.add([*texts, *asked], [record[key] for key in record if key not in (*INPUT_FIELDS, *PLACES)])
         measured.append(example.length)
         labels.update(labels_of(record))
         _look_at_texts(name, texts, rows, index, found)
         if not example.labelled:
             facts.unlabelled += 1
             found.add(name, _unlabelled(name, example), rows.place(index))
-        if "entities" in record:
-            _look_at_spans(name, record, nested, rows, index, found)
+        for key in SPANS:
+            if key in record:
+                _look_at_spans(name, record["text"], record[key], nested, rows, index, found)
+        for guess in example.guesses:
+            found.add(name, _guessed(name), rows.place(index), guess)
         advance()
     lengths = np.array(measured)
     if len(lengths):
@@ -152,10 +160,16 @@ def _look_at_texts(name: str, texts: list[str], rows: Examples[Any], index: int,
 
 
 def _look_at_spans(
-    name: str, record: dict[str, Any], nested: bool, rows: Examples[Any], index: int, found: Findings
+    name: str,
+    text: str,
+    labelled: Sequence[dict[str, Any]],
+    nested: bool | None,
+    rows: Examples[Any],
+    index: int,
+    found: Findings,
 ) -> None:
-    text = record["text"]
-    spans = [Span(entity["start"], entity["end"], entity["label"]) for entity in record["entities"]]
+    """Args: nested: whether spans may overlap; None: the task has no choice."""
+    spans = [Span(entity["start"], entity["end"], entity["label"]) for entity in labelled]
     for span in spans:
         surface = text[span.start : span.end]
         if surface != surface.strip():
@@ -180,13 +194,24 @@ def _look_at_spans(
             f"{name}: spans that overlap or lie inside each other",
             "nothing to do: task.nested is true"
             if nested
-            else "set task.head: global_pointer and task.nested: true, or only the outermost is learned",
+            else "set task.head: global_pointer and task.nested: true, or only the outermost is learned"
+            if nested is not None
+            else "remove one of them: a token has one tag, so only the outermost is learned",
         )
         detail = " and ".join(
             f"{text[span.start : span.end]!r} at {span.start}:{span.end} ({span.label})"
             for span in (left, right)
         )
         found.add(name, finding, rows.place(index), detail)
+
+
+def _guessed(name: str) -> Finding:
+    return Finding(
+        "info",
+        "guessed_places",
+        f"{name}: values whose place in the text the record does not settle",
+        "nothing, if the rule at the rows is right; else give start and end",
+    )
 
 
 def _unlabelled(name: str, example: Example) -> Finding:
@@ -224,6 +249,7 @@ def _against_model(
     config: RunConfig,
     splits: dict[str, Examples[Any]],
     report: Report,
+    backbone: Backbone,
     tokenizer: Tokenizer,
     found: Findings,
     progress: Progress,
@@ -253,6 +279,7 @@ def _against_model(
         found.add("train", Finding("error", "no_classes", str(error), "see above"), "train")
         return
     task: Task[Any, Any] = task_class(config.task, labels)
+    tokenizer = with_own_tokens(task, backbone, tokenizer)
     for facts in report.splits:
         rows = splits[facts.name]
         for index, example in enumerate(rows):
@@ -333,10 +360,10 @@ def texts_of(record: dict[str, Any]) -> list[str]:
 
 
 def labels_of(record: dict[str, Any]) -> list[str]:
-    """The class names of a record: its ``label``, its ``labels``, the labels of its spans."""
+    """The class names of a record: its ``label``, its ``labels`` or ``intents``, the labels of its spans."""
     found = [record["label"]] if isinstance(record.get("label"), str) else []
-    found += record.get("labels") or ()
-    return found + [entity["label"] for entity in record.get("entities") or ()]
+    found += [*(record.get("labels") or ()), *(record.get("intents") or ())]
+    return found + [span["label"] for key in SPANS for span in record.get(key) or ()]
 
 
 def _labelled(rows: Examples[Any]) -> Iterator[Example]:

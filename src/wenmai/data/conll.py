@@ -154,7 +154,7 @@ def join_words(words: Sequence[str], *, spaced: bool = True) -> tuple[str, list[
             spaced
             and before
             and len(before) + len(word) > 2
-            and not (_is_wide(before[-1]) or _is_wide(word[0]))
+            and not (is_wide(before[-1]) or is_wide(word[0]))
         ):
             parts.append(" ")
             length += 1
@@ -165,5 +165,6 @@ def join_words(words: Sequence[str], *, spaced: bool = True) -> tuple[str, list[
     return "".join(parts), ranges
 
 
-def _is_wide(character: str) -> bool:
+def is_wide(character: str) -> bool:
+    """Whether no blank stands beside it: Chinese and full-width characters."""
     return unicodedata.east_asian_width(character) in "WF" or character in OPEN_WIDTH_PUNCTUATION

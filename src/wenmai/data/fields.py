@@ -110,7 +110,7 @@ def _with_labels(value: Any, change: Callable[[Any, str], Any], field: str) -> A
     copy = {}
     for key, inner in value.items():
         inside = f"{field}.{key}" if field else key
-        if key in LABEL_FIELDS and isinstance(inner, str | int):
+        if key in LABEL_FIELDS | LABEL_LISTS and isinstance(inner, str | int):
             copy[key] = change(inner, inside)
         elif key in LABEL_LISTS and isinstance(inner, list):
             copy[key] = [change(item, f"{inside}[{i}]") for i, item in enumerate(inner)]

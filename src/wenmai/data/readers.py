@@ -9,8 +9,10 @@ from wenmai.data.annotations import scan_cluener, scan_doccano, scan_label_studi
 from wenmai.data.brat import scan_brat
 from wenmai.data.conll import scan_conll
 from wenmai.data.fields import apply_reading
+from wenmai.data.hidden_pair import scan_hidden_pair
 from wenmai.data.json_files import json_file_is_lines, scan_json, scan_jsonl
 from wenmai.data.lines import missing
+from wenmai.data.parallel_files import TOKENS, scan_parallel_files
 from wenmai.data.records import Record, Rejected, Scanned, unreadable
 from wenmai.data.sources import Format, Source
 from wenmai.data.tables import scan_dataset_folder, scan_parquet, scan_table, scan_text
@@ -84,17 +86,20 @@ def source_format(source: Source) -> Format:
             return "dataset"
         if next(path.glob("*.ann"), None):
             return "brat"
+        if (path / TOKENS).exists():
+            return "parallel"
         names = ", ".join(sorted(child.name for child in path.iterdir())[:5])
         raise unreadable(
             source.path,
-            f"is a folder without .ann files (brat) or dataset_info.json: name a file; it holds {names}",
+            f"is a folder without .ann files (brat), {TOKENS} (parallel) or dataset_info.json: name a file; "
+            f"it holds {names}",
         )
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise unreadable(
             source.path,
             f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, text, "
-            "parquet, label_studio, doccano or cluener",
+            "parquet, label_studio, doccano, cluener or hidden_pair",
         )
     found = ENDINGS[ending]
     if found == "text" and source.delimiter:
@@ -131,6 +136,10 @@ def _scan(source: Source, found: Format) -> Scanned:
             return scan_brat(path, encoding, discontinuous=source.discontinuous)
         case "cluener":
             return scan_cluener(path, encoding)
+        case "parallel":
+            return scan_parallel_files(path, encoding)
+        case "hidden_pair":
+            return scan_hidden_pair(path, encoding)
         case "auto":
             raise AssertionError("source_format tells the format")
 

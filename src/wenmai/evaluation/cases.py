@@ -103,6 +103,8 @@ def _judged(line: Line) -> Case:
     gold = line.get("gold") or {}
     if "entities" in line:
         return _spans(line["entities"], gold.get("entities"))
+    if "slots" in line:
+        return _intents_and_slots(line, gold)
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
         return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
@@ -133,6 +135,16 @@ def _spans(entities: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, 
         "kinds": sorted({_words(error.kind) for error in errors}),
         "labels": sorted({span.label for span in gold | set(predicted)}),
     }
+
+
+def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
+    """Right only if both are."""
+    spans = _spans(line["slots"], gold.get("slots"))
+    intents = {**_classes(line["intents"], gold.get("intents")), "scores": _best(line)}
+    if gold:
+        intents["right"] = spans["right"] and intents["right"]
+    kinds, labels = (sorted({*spans[key], *intents.get(key, ())}) for key in ("kinds", "labels"))
+    return {**spans, **intents, "kinds": kinds, "labels": labels}
 
 
 def _words(kind: str) -> str:

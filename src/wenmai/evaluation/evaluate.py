@@ -125,6 +125,11 @@ def evaluate_predictions(
             found[f"{task.primary_metric}_interval"] = list(bounds[task.primary_metric])
         return found
 
+    def counted(group: Scores) -> dict[str, Any]:
+        """Groups of examples with their number; groups of spans have their own, ``support``."""
+        found = sliced(group)
+        return found if "support" in found else {"examples": group.examples, **found}
+
     by_text = by_length([example.length for example in gold], slices)
     report["slices"] = {
         "length": {
@@ -133,7 +138,7 @@ def evaluate_predictions(
         }
     }
     for cut, groups in task.breakdowns(gold, predicted, known).items():
-        report["slices"][cut] = {name: sliced(groups[name]) for name in sorted(groups, key=in_order)}
+        report["slices"][cut] = {name: counted(groups[name]) for name in sorted(groups, key=in_order)}
     report["length_edges"] = list(slices)
     if confusion := task.confusion(gold, predicted):
         report["confusion"] = {"labels": list(confusion[0]), "counts": confusion[1].tolist()}

@@ -34,6 +34,8 @@ INSIDE: dict[str, Literal["outputs", "gradients"]] = {"activations": "outputs", 
 
 AXIS_NAMES = {
     "entity_length": "characters in the entity",
+    "number_of_slots": "slots in the text",
+    "distance": "characters between the entities",
     "seen": "entities that the training set has, and others",
 }
 

@@ -107,10 +107,9 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
             + "</section>"
         )
     others = [name for name in figures if name.startswith("by_") and name != "by_length"]
-    if others:
-        notes = "n is the number of gold entities; a predicted entity counts in its own group."
-        drawn = "".join(_figure(figures[name], notes) for name in others)
-        parts.append(f"<section><{level}>By entity</{level}>{drawn}</section>")
+    for title, note, names in _other_cuts(evaluation, others):
+        drawn = "".join(_figure(figures[name], note) for name in names)
+        parts.append(f"<section><{level}>{title}</{level}>{drawn}</section>")
     if evaluation.metrics.get("labels"):
         parts.append(f"<section><{level}>By label</{level}>{_labels(evaluation, figures)}</section>")
     if "confusion" in figures or "calibration" in figures:
@@ -119,6 +118,26 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
         )
     parts.append(f"<section><{level}>All metrics</{level}>{_splits(run)}</section>")
     return "\n".join(parts)
+
+
+def _other_cuts(evaluation: Evaluation, figures: Sequence[str]) -> Iterable[tuple[str, str, list[str]]]:
+    """Heading, note and figures of the cuts that are the task's own: of spans, and of whole examples."""
+    slices = evaluation.metrics["slices"]
+    spans = [
+        name
+        for name in figures
+        if all("support" in group for group in slices[name.removeprefix("by_")].values())
+    ]
+    examples = [name for name in figures if name not in spans]
+    if spans:
+        note = "n is the number of gold entities; a predicted entity counts in its own group."
+        yield "By entity", note, spans
+    if examples:
+        yield (
+            "By kind of example",
+            "The thin lines are 95 % intervals; n is the number of examples.",
+            examples,
+        )
 
 
 def no_examples(run: Run) -> str:

@@ -37,9 +37,18 @@ class Head(nn.Module, ABC):
     """Per output, its dimensions that run over tokens: prediction cuts the padding off there, and export
     leaves them free. Sizes can't tell: a batch of T = L + 2 tokens looks like a matrix of transitions."""
 
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Inputs of the rows, (B, T) each, that :meth:`forward` takes after the mask, in this order: where the entities of
+    a pair stand, say. The backbone passes over names that it does not know."""
+
     @abstractmethod
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         """Outputs for prediction. Positions where ``mask_BT`` is 0 must not influence the others."""
+
+    def of_batch(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
+        """:meth:`forward` with what it reads of the batch."""
+        outputs: Outputs = self(hidden_BTH, mask_BT, *(batch[name] for name in self.reads))
+        return outputs
 
     def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
         """Which hidden states the head looks at, booleans (B, T); None: all. The encoder's last layer may leave the
@@ -52,14 +61,12 @@ class Head(nn.Module, ABC):
 
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         """Outputs for the loss; a head overrides this where the targets make them cheaper (masked LM)."""
-        outputs: Outputs = self(hidden_BTH, mask_BT)
-        return outputs
+        return self.of_batch(hidden_BTH, mask_BT, batch)
 
     def evaluation_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         """Outputs for scoring rows with targets; a head overrides this where those of prediction are too
         large to leave the device (masked LM)."""
-        outputs: Outputs = self(hidden_BTH, mask_BT)
-        return outputs
+        return self.of_batch(hidden_BTH, mask_BT, batch)
 
     @abstractmethod
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:

@@ -22,10 +22,22 @@ KNOWN_AS = {
     "sentiment-analysis": "text_classification",
     "text-pair": "text_matching",
     "token-classification": "ner",
+    "intent-detection": "slot_filling",
+    "sentence-level-relation-extraction": "relation_classification",
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
+
+
+RANKED = (
+    "masked_lm",
+    "text_classification",
+    "text_matching",
+    "slot_filling",
+    "relation_classification",
+)
+"""Tasks whose answers have scores to choose the best of."""
 
 
 class Pipeline:
@@ -102,7 +114,7 @@ class Pipeline:
             raise UserError(f"targets: {targets!r} given, expected a list of tokens: ['好', '坏']")
         if targets is not None and name != "masked_lm":
             raise UserError(f"targets: is for fill-mask; a {name} model knows its labels: {self.task.labels}")
-        if top_k is not None and name not in ("masked_lm", "text_classification", "text_matching"):
+        if top_k is not None and name not in RANKED:
             raise UserError(f"top_k: has no meaning for {name}, whose answers are not ranked; leave it out")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from wenmai.backbones.dropout import key_dropout
+from wenmai.backbones.extension import extend_vocabulary
 from wenmai.backbones.load import Backbone
+from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.heads.head import Head, Outputs
+from wenmai.tasks.task import Task
 
 Purpose = Literal["predict", "train", "evaluate"]
 
@@ -34,5 +37,18 @@ class Model(nn.Module):
                 return self.head.training_outputs(hidden_BTH, mask_BT, batch)
             if purpose == "evaluate":
                 return self.head.evaluation_outputs(hidden_BTH, mask_BT, batch)
-            outputs: Outputs = self.head(hidden_BTH, mask_BT)
-            return outputs
+            return self.head.of_batch(hidden_BTH, mask_BT, batch)
+
+
+def build_model(task: Task[Any, Any], backbone: Backbone, tokenizer: Tokenizer) -> tuple[Model, Tokenizer]:
+    """A fresh model of a task, and the tokenizer with the tokens that are the task's own."""
+    tokenizer = with_own_tokens(task, backbone, tokenizer)
+    return Model(backbone, task.build_head(backbone)), tokenizer
+
+
+def with_own_tokens(task: Task[Any, Any], backbone: Backbone, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with the task's own tokens, for which the backbone gets embeddings, in place; as they are where
+    they have them already."""
+    known = tokenizer.pretrained.get_vocab()
+    missing = [token for token in task.own_tokens if token.text not in known]
+    return extend_vocabulary(backbone, tokenizer, missing)[0] if missing else tokenizer

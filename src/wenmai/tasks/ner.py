@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Encoding, Tokenizer
-from wenmai.data.rows import IGNORE, Row
+from wenmai.data.rows import Row
 from wenmai.errors import UserError
 from wenmai.heads.crf import CRFHead
 from wenmai.heads.cross_entropy import refuse_both
@@ -26,10 +26,11 @@ from wenmai.heads.tagging import TaggingHead
 from wenmai.metrics.scores import Scores
 from wenmai.metrics.spans import span_confusion, span_scores, span_scores_by
 from wenmai.tasks.span_decoding import decode_nested, decode_tags
+from wenmai.tasks.span_targets import tag_targets, token_spans, too_long
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.windows import window_rows
-from wenmai.text.spans import Span, TokenAligner
-from wenmai.text.tags import allowed_transitions, label_tags, tags_from_spans
+from wenmai.text.spans import Span
+from wenmai.text.tags import allowed_transitions, label_tags
 
 ENTITY_LENGTHS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (7, 10), (11, None))
 
@@ -177,7 +178,7 @@ class Ner(Task[NerExample, NerConfig]):
                 if self.config.head == "global_pointer":
                     row.targets["spans"] = self._pairs(row, spans)
                 else:
-                    row.targets["tags"] = self._tags(row, spans)
+                    row.targets["tags"] = tag_targets(row, spans, self.tag_ids, self.config.tagging)
         return rows
 
     def build_head(self, backbone: Backbone) -> Head:
@@ -257,49 +258,19 @@ class Ner(Task[NerExample, NerConfig]):
         encoding = self.encode(example.text, tokenizer)
         spans, lost = self._token_spans(example, encoding)
         room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
-        lost += [
-            f"an entity of {span.end - span.start} tokens ({span.label}) is longer than a window of {room} tokens"
-            for span in spans
-            if span.end - span.start > room
-        ]
-        return lost
+        return lost + too_long(spans, room, "an entity")
 
     def _token_spans(self, example: NerExample, encoding: Encoding) -> tuple[list[Span], list[str]]:
         """The gold spans in tokens, and a sentence for each that can't be expressed."""
-        aligner = TokenAligner(encoding.offsets)
-        spans: list[Span] = []
-        lost = []
-        taken = np.zeros(len(encoding), dtype=bool)
-        # the outermost of overlapping entities is kept where only one tag a token is possible
-        for span in sorted(set(example.spans), key=lambda s: (s.start - s.end, s.start)):
-            if span.label not in self.label_ids:
-                continue
-            named = f"{example.text[span.start : span.end]!r} at {span.start}:{span.end} ({span.label})"
-            found = aligner.to_tokens(span.start, span.end)
-            if found is None:
-                lost.append(f"{named} begins or ends inside a token: set task.tokens: characters")
-            elif not self.config.nested and taken[found[0] : found[1]].any():
-                lost.append(
-                    f"{named} overlaps another entity: set task.nested: true and task.head: global_pointer"
-                )
-            else:
-                taken[found[0] : found[1]] = True
-                spans.append(Span(*found, span.label))
-        return sorted(spans), lost
-
-    def _tags(self, row: Row, spans: Sequence[Span]) -> list[int]:
-        """Tag ids; special tokens, and tokens of entities that the window cuts through, do not count."""
-        first, stop = row.content
-        begin, end = row.window, row.window + stop - first
-        inside = [
-            Span(s.start - begin, s.end - begin, s.label) for s in spans if begin <= s.start and s.end <= end
-        ]
-        ids = [self.tag_ids[tag] for tag in tags_from_spans(inside, end - begin, self.config.tagging)]
-        for span in spans:
-            if span.start < begin < span.end or span.start < end < span.end:
-                for at in range(max(span.start, begin), min(span.end, end)):
-                    ids[at - begin] = IGNORE
-        return [IGNORE] * first + ids + [IGNORE] * (len(row) - stop)
+        return token_spans(
+            example.spans,
+            example.text,
+            encoding,
+            self.label_ids,
+            overlap=None
+            if self.config.nested
+            else "overlaps another entity: set task.nested: true and task.head: global_pointer",
+        )
 
     def _pairs(self, row: Row, spans: Sequence[Span]) -> NDArray[np.int64]:
         first, stop = row.content

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from wenmai.backbones.extension import NewToken
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Arrays, Row
@@ -45,6 +46,11 @@ class Example(BaseModel):
     def labelled(self) -> bool:
         """Whether the record holds what training and scoring need."""
         return True
+
+    @property
+    def guesses(self) -> Sequence[str]:
+        """What the record left open and reading settled by a rule, each as a sentence for ``wenmai check``."""
+        return ()
 
     @property
     @abstractmethod
@@ -140,6 +146,11 @@ class Task(ABC, Generic[E, C]):
     def evaluation_rows(self, example: E, tokenizer: Tokenizer) -> list[Row]:
         """The rows that a labelled example is scored by; the same in every evaluation."""
         return self.featurize(example, tokenizer)
+
+    @property
+    def own_tokens(self) -> Sequence[NewToken]:
+        """Tokens that the rows need and that few vocabularies have: the model gets them when a run begins."""
+        return ()
 
     @abstractmethod
     def build_head(self, backbone: Backbone) -> Head: ...

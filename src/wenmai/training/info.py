@@ -314,7 +314,7 @@ def probe(opened: Opened, *, length: int) -> tuple[list[Product], int]:
         hidden_BTH = backbone(batch)
         if head is not None:
             share[0] = _hidden_share(opened.task) or 1.0
-            head(hidden_BTH, mask_BT)
+            head(hidden_BTH, mask_BT, *(torch.zeros_like(mask_BT) for _ in head.reads))
     if isinstance(head, MaskedLMHead):
         table = backbone.word_embeddings.weight
         products.append(Product(table.numel(), share[0], hidden_BTH.requires_grad, table.requires_grad))

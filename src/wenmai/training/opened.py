@@ -17,7 +17,7 @@ from wenmai.data.split import load_splits
 from wenmai.errors import UserError
 from wenmai.heads.head import Head
 from wenmai.tasks import TASKS
-from wenmai.tasks.model import Model
+from wenmai.tasks.model import Model, build_model
 from wenmai.tasks.task import Task
 from wenmai.training.freezing import freeze
 
@@ -77,6 +77,6 @@ def _configured(name: str, config: RunConfig) -> Opened:
     examples = load_splits(alone, task_type.Example, cache=None, output=None)["train"]
     task = task_type(config.task, task_type.collect_labels(config.task, examples))
     backbone, tokenizer = load_backbone(config.backbone)
-    model = Model(backbone, task.build_head(backbone)).eval()
-    freeze(model, config.train)
+    model, tokenizer = build_model(task, backbone, tokenizer)
+    freeze(model.eval(), config.train)
     return Opened(name, model, tokenizer, task, config.train)

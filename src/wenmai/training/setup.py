@@ -27,7 +27,7 @@ from wenmai.data.split import load_splits
 from wenmai.errors import ConfigError, DataError, Problem, UserError
 from wenmai.progress import SILENT, Progress
 from wenmai.tasks import TASKS
-from wenmai.tasks.model import Model
+from wenmai.tasks.model import Model, build_model
 from wenmai.tasks.task import Task
 from wenmai.training.freezing import freeze
 from wenmai.training.optimizer import parameter_groups
@@ -114,9 +114,9 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
                 )
             ],
         )
+    model, tokenizer = build_model(task, backbone, tokenizer)
     drawn = config.backbone.model is None or config.backbone.weights == "random"
     task.prepare_draws(tokenizer, None if drawn else backbone.word_embeddings.weight.detach().numpy())
-    model = Model(backbone, task.build_head(backbone))
     prepare_model(model, config.train)
 
     groups = Groups(data["train"]) if task.packed else None
