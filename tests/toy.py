@@ -78,6 +78,19 @@ def regression_records() -> list[dict[str, Any]]:
     return [{**r, "label": 5.0 if r["label"] == "相同" else 0.0} for r in matching_records()]
 
 
+def question_records(*, unanswerable: bool = False) -> list[dict[str, Any]]:
+    """Two questions a context; the longest contexts take two windows of 64 tokens."""
+    records: list[dict[str, Any]] = []
+    for i, (person, place) in enumerate(zip(PEOPLE, PLACES, strict=True)):
+        context = "今天天气很好。" * (2 * (i % 4)) + f"{person}昨天去了{place}开会，然后回家。"
+        for question, answer in (("谁去开会了？", person), ("在哪里开会？", place)):
+            found = {"text": answer, "start": context.index(answer)}
+            records.append({"context": context, "question": question, "answers": [found]})
+        if unanswerable:
+            records.append({"context": context, "question": "花了多少钱？", "answers": []})
+    return records
+
+
 def embedding_records() -> list[dict[str, Any]]:
     words = [*PEOPLE, *PLACES]
     return [
@@ -113,6 +126,11 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     ),
     "matching": ({"name": "text_matching"}, matching_records()),
     "matching-regression": ({"name": "text_matching", "objective": "regression"}, regression_records()),
+    "question-answering": ({"name": "question_answering", "window_overlap": 16}, question_records()),
+    "question-answering-none": (
+        {"name": "question_answering", "window_overlap": 16, "no_answer": True, "empty_windows": "leave_out"},
+        question_records(unanswerable=True),
+    ),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),

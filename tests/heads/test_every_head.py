@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wenmai.data import rows
+from wenmai.heads.answer_span import AnswerSpanHead
 from wenmai.heads.auxiliary_lm import WithLanguageModel
 from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
@@ -49,6 +50,14 @@ def followers(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
 
 def originals(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
     return {"original": [IGNORE if i % 3 == 0 else int(i) for i in range(length)]}
+
+
+def answers(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """Places between the first and the last token; of an empty context there is none but the first token."""
+    places = (
+        np.sort(rng.integers(1, length - 1, (2, 2)), axis=1) if length > 2 else np.zeros((1, 2), np.int64)
+    )
+    return {"answers": places, "content": np.array([[1, length - 1]])}
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ CASES = {
     "crf_bio": Case(lambda: CRFHead(H, L, dropout=0.1, allowed=BIO), tags),
     "efficient_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, dropout=0.1), spans),
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
+    "answer_span": Case(lambda: AnswerSpanHead(H, dropout=0.1), answers),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "masked_lm": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H)), originals),
     "masked_lm_smoothed": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals),

@@ -100,14 +100,20 @@ def test_transformers_opens_the_bundle(name: str, trained: dict[str, Predictor],
 @pytest.mark.parametrize("name", TOYS)
 def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
     predictor = trained[name]
-    pair = predictor.task.name == "text_matching"
-    items: list[Any] = [(text, "北京") for text in ODD_TEXTS] if pair else ODD_TEXTS
+    items: list[Any] = [as_item(predictor.task.name, text) for text in ODD_TEXTS]
     found = predictor(items)
     assert len(found) == len(items)
     for text, prediction in zip(ODD_TEXTS, found, strict=True):
-        assert prediction["text"] == text
-        for entity in prediction.get("entities", []):
-            assert text[entity["start"] : entity["end"]] == entity["text"] != ""
+        assert prediction["context" if "context" in prediction else "text"] == text
+        for span in prediction.get("entities", prediction.get("n_best", [])):
+            assert text[span["start"] : span["end"]] == span["text"] != ""
+
+
+def as_item(task: str, text: str) -> Any:
+    """What the task predicts for, with this text in it."""
+    if task == "question_answering":
+        return {"question": "谁去开会了？", "context": text}
+    return (text, "北京") if task == "text_matching" else text
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -124,6 +130,8 @@ def record_without_labels(record: dict[str, Any]) -> Any:
         return (record["anchor"], record["positive"])
     if "text_pair" in record:
         return (record["text"], record["text_pair"])
+    if "question" in record:
+        return {"question": record["question"], "context": record["context"]}
     return record["text"]
 
 

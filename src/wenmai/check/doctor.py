@@ -27,7 +27,7 @@ from wenmai.tasks import TASKS
 from wenmai.tasks.task import Example, Task
 from wenmai.text.spans import Span, overlapping
 
-INPUT_FIELDS = ("text", "text_pair", "anchor", "positive", "negatives")
+INPUT_FIELDS = ("text", "text_pair", "question", "context", "anchor", "positive", "negatives")
 """What a model reads of a record; what is left, without ``id``, is gold."""
 LENGTH_BINS = (0, 50, 100, 150, 200, 500, 1000)
 TOKENIZED = 50_000
@@ -120,6 +120,8 @@ def _read(
             found.add(name, _unlabelled(name, example), rows.place(index))
         if "entities" in record:
             _look_at_spans(name, record, nested, rows, index, found)
+        for answer in record.get("answers") or ():
+            _look_at_answer(name, record, answer, rows, index, found)
         advance()
     lengths = np.array(measured)
     if len(lengths):
@@ -187,6 +189,25 @@ def _look_at_spans(
             for span in (left, right)
         )
         found.add(name, finding, rows.place(index), detail)
+
+
+def _look_at_answer(
+    name: str,
+    record: dict[str, Any],
+    answer: dict[str, Any],
+    rows: Examples[Any],
+    index: int,
+    found: Findings,
+) -> None:
+    places = 1 if "start" in answer else record["context"].count(answer["text"])
+    if places > 1:
+        finding = Finding(
+            "info",
+            "answer_in_several_places",
+            f"{name}: answers that stand in several places, and the data does not say in which they answer",
+            "nothing, all of them are learned; or give their start",
+        )
+        found.add(name, finding, rows.place(index), f"{answer['text']!r} in {places} places")
 
 
 def _unlabelled(name: str, example: Example) -> Finding:

@@ -11,6 +11,7 @@ from wenmai.data.conll import scan_conll
 from wenmai.data.fields import apply_reading
 from wenmai.data.json_files import json_file_is_lines, scan_json, scan_jsonl
 from wenmai.data.lines import missing
+from wenmai.data.question_files import question_format, scan_cmrc, scan_squad
 from wenmai.data.records import Record, Rejected, Scanned, unreadable
 from wenmai.data.sources import Format, Source
 from wenmai.data.tables import scan_dataset_folder, scan_parquet, scan_table, scan_text
@@ -31,7 +32,9 @@ ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 
-ANNOTATION_FORMATS: frozenset[Format] = frozenset({"label_studio", "doccano", "brat", "cluener"})
+ANNOTATION_FORMATS: frozenset[Format] = frozenset(
+    {"label_studio", "doccano", "brat", "cluener", "squad", "cmrc"}
+)
 """Formats whose fields the tool chose, not the user: a task takes those it knows."""
 
 OWN_OFFSETS: frozenset[Format] = frozenset({"jsonl", "json", "parquet", "dataset", "doccano"})
@@ -94,7 +97,7 @@ def source_format(source: Source) -> Format:
         raise unreadable(
             source.path,
             f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, text, "
-            "parquet, label_studio, doccano or cluener",
+            "parquet, label_studio, doccano, cluener, squad or cmrc",
         )
     found = ENDINGS[ending]
     if found == "text" and source.delimiter:
@@ -131,14 +134,21 @@ def _scan(source: Source, found: Format) -> Scanned:
             return scan_brat(path, encoding, discontinuous=source.discontinuous)
         case "cluener":
             return scan_cluener(path, encoding)
+        case "squad":
+            return scan_squad(path, encoding)
+        case "cmrc":
+            return scan_cmrc(path, encoding)
         case "auto":
             raise AssertionError("source_format tells the format")
 
 
 def _checked_shape(records: Scanned) -> Scanned:
-    """Stops at a record that is in an annotation tool's form, which no task would understand."""
+    """Stops at a record that is in an annotation tool's or a data set's form, which no task would understand."""
     for record in records:
-        if isinstance(record, Record) and (name := wrong_format(record.data)):
+        name = (
+            wrong_format(record.data) or question_format(record.data) if isinstance(record, Record) else None
+        )
+        if name:
             raise unreadable(record.place, f"this record is in the form of {name}: set data.format: {name}")
         yield record
 

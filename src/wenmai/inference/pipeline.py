@@ -27,13 +27,17 @@ KNOWN_AS = {
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
 
+RANKED = frozenset({"masked_lm", "text_classification", "text_matching", "question_answering"})
+"""Tasks that answer with several possibilities, of which the best may be asked for."""
+
 
 class Pipeline:
     """A bundle under the name of a use.
 
     Args:
         predictor: the opened bundle.
-        top_k: answers to give: guesses a mask, or labels a text or pair; None: 5 guesses, all labels.
+        top_k: answers to give: guesses a mask, labels a text or pair, or answers a question; None: 5 guesses, all
+            labels, the bundle's ``n_best`` answers, more than which there are not.
         targets: for masks, the only tokens that may be guessed.
     """
 
@@ -102,7 +106,7 @@ class Pipeline:
             raise UserError(f"targets: {targets!r} given, expected a list of tokens: ['好', '坏']")
         if targets is not None and name != "masked_lm":
             raise UserError(f"targets: is for fill-mask; a {name} model knows its labels: {self.task.labels}")
-        if top_k is not None and name not in ("masked_lm", "text_classification", "text_matching"):
+        if top_k is not None and name not in RANKED:
             raise UserError(f"top_k: has no meaning for {name}, whose answers are not ranked; leave it out")
 
 
@@ -175,7 +179,9 @@ def uses_of(task: str) -> list[str]:
 
 
 def _best(prediction: Prediction, top_k: int) -> Prediction:
-    """The prediction with the ``top_k`` highest of its ``scores``, the highest first."""
+    """The prediction with the ``top_k`` highest of its ``scores`` or answers, the highest first."""
+    if "n_best" in prediction:
+        return {**prediction, "n_best": prediction["n_best"][:top_k]}
     if "scores" not in prediction:
         raise UserError("top_k: this model answers with one number, not with labels; leave it out")
     ranked = sorted(prediction["scores"].items(), key=lambda item: -item[1])
