@@ -19,6 +19,7 @@ RECIPES = [path for path in RECIPES if path.stem != "corpus"]  # of no run: test
 CORPORA = [path for path in RECIPES if path.parent.name == "corpora"]
 COUNTS = {
     "afqmc": {"train": 34_334, "test": 4_316},
+    "chid": {"train": 202, "dev": 202, "test": 2_002},
     "cluener": {"train": 10_748, "test": 1_343},
     "cmrc2018": {"train": 1_002, "test": 3_219},
     "drcd": {"train": 3_524, "test": 3_493},

@@ -91,6 +91,17 @@ def question_records(*, unanswerable: bool = False) -> list[dict[str, Any]]:
     return records
 
 
+def choice_records(*, blank: bool) -> list[dict[str, Any]]:
+    """Which of two or three words is a place; the right one stands first, second and third in turn."""
+    records = []
+    for i, place in enumerate(PLACES * 3):
+        choices = [PEOPLE[(i + k) % 8] for k in range(1 + i % 2)]
+        choices.insert(i % (len(choices) + 1), place)
+        text = f"他{'昨天' * (1 + i % 3)}去了#空#开会。" if blank else f"第{i}题，哪里是一个地方？"
+        records.append({"text": text, "choices": choices, "label": choices.index(place)})
+    return records
+
+
 def embedding_records() -> list[dict[str, Any]]:
     words = [*PEOPLE, *PLACES]
     return [
@@ -131,6 +142,8 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"name": "question_answering", "window_overlap": 16, "no_answer": True, "empty_windows": "leave_out"},
         question_records(unanswerable=True),
     ),
+    "multiple-choice": ({"name": "multiple_choice"}, choice_records(blank=False)),
+    "multiple-choice-cloze": ({"name": "multiple_choice", "blank": "#空#"}, choice_records(blank=True)),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),
@@ -139,11 +152,12 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 """Task section and records by name; every task occurs, with each of its heads."""
 
 ALL_TEXTS = [
-    value
+    text
     for _, records in TOYS.values()
     for record in records
     for value in record.values()
-    if isinstance(value, str)
+    for text in (value if isinstance(value, list) else [value])
+    if isinstance(text, str)
 ]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wenmai.data import rows
 from wenmai.heads.answer_span import AnswerSpanHead
 from wenmai.heads.auxiliary_lm import WithLanguageModel
+from wenmai.heads.choice import ChoiceHead
 from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
 from wenmai.heads.contrastive import ContrastiveHead
@@ -50,6 +51,11 @@ def followers(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
 
 def originals(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
     return {"original": [IGNORE if i % 3 == 0 else int(i) for i in range(length)]}
+
+
+def choice(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """Two groups of two rows, of which one has a right row."""
+    return {"chosen": int(length == 4) if length in (2, 4) else IGNORE, "group": int(length in (2, 4))}
 
 
 def answers(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
@@ -104,6 +110,7 @@ CASES = {
     "efficient_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, dropout=0.1), spans),
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
     "answer_span": Case(lambda: AnswerSpanHead(H, dropout=0.1), answers),
+    "choice": Case(lambda: ChoiceHead(H, pooling="mean", dropout=0.1), choice),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "masked_lm": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H)), originals),
     "masked_lm_smoothed": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals),
@@ -128,7 +135,8 @@ CASES = {
         lambda: CausalLMHead(H, nn.Embedding(7, 5), tied=False, label_smoothing=0.1), followers
     ),
 }
-ADDING = [name for name in CASES if name != "contrastive"]
+ADDING = [name for name in CASES if name not in ("contrastive", "choice")]
+"""Heads whose loss adds up over rows, rather than over whole examples or steps."""
 
 
 @dataclass

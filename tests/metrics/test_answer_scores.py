@@ -125,6 +125,7 @@ def test_longest_common_run_against_all_runs() -> None:
         ("a,b", ["a", ",", "b"]),
         ("hello. world.", ["hello.", "world", "."]),
         ('"abc"', ["``", "abc", "''"]),
+        ('""x""', ["``", "``", "x", "''", "''"]),
         ("o'neil's", ["o'neil", "'s"]),
         ("(abc)", ["(", "abc", ")"]),
         ("x...y", ["x", "...", "y"]),

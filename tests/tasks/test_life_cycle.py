@@ -113,6 +113,8 @@ def as_item(task: str, text: str) -> Any:
     """What the task predicts for, with this text in it."""
     if task == "question_answering":
         return {"question": "谁去开会了？", "context": text}
+    if task == "multiple_choice":
+        return {"text": text, "choices": ["北京", text]}
     return (text, "北京") if task == "text_matching" else text
 
 
@@ -130,6 +132,8 @@ def record_without_labels(record: dict[str, Any]) -> Any:
         return (record["anchor"], record["positive"])
     if "text_pair" in record:
         return (record["text"], record["text_pair"])
+    if "choices" in record:
+        return {"text": record["text"], "choices": record["choices"]}
     if "question" in record:
         return {"question": record["question"], "context": record["context"]}
     return record["text"]

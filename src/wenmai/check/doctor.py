@@ -27,7 +27,7 @@ from wenmai.tasks import TASKS
 from wenmai.tasks.task import Example, Task
 from wenmai.text.spans import Span, overlapping
 
-INPUT_FIELDS = ("text", "text_pair", "question", "context", "anchor", "positive", "negatives")
+INPUT_FIELDS = ("text", "text_pair", "question", "context", "choices", "anchor", "positive", "negatives")
 """What a model reads of a record; what is left, without ``id``, is gold."""
 LENGTH_BINS = (0, 50, 100, 150, 200, 500, 1000)
 TOKENIZED = 50_000

@@ -22,7 +22,7 @@ NO_ANSWER = "(no answer)"
 
 Case = dict[str, Any]
 Line = Mapping[str, Any]
-DECIDED = frozenset({"id", "label", "labels", "answer"})
+DECIDED = frozenset({"id", "label", "labels", "answer", "choice"})
 """Texts in a prediction that are no text of the user's."""
 
 
@@ -105,6 +105,8 @@ def _judged(line: Line) -> Case:
     gold = line.get("gold") or {}
     if "entities" in line:
         return _spans(line["entities"], gold.get("entities"))
+    if "choice" in line:
+        return _choice(line, gold.get("label"))
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
         return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
@@ -114,6 +116,15 @@ def _judged(line: Line) -> Case:
     if "answer" in line:
         return _answer(line, gold.get("answers"))
     return _numbers(line, gold)
+
+
+def _choice(line: Line, wanted: int | None) -> Case:
+    ranked = sorted(zip(line["choices"], line["scores"], strict=True), key=lambda item: -item[1])
+    shown: Case = {"predicted": line["choice"], "labels": [], "scores": ranked[:MOST_SCORES]}
+    if wanted is None:
+        return shown
+    right = wanted == line["label"]
+    return {**shown, "gold": line["choices"][wanted], "right": right, "kinds": [] if right else ["wrong"]}
 
 
 def _answer(line: Line, wanted: Sequence[Mapping[str, Any]] | None) -> Case:

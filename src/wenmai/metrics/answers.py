@@ -125,12 +125,13 @@ def treebank_words(text: str) -> list[str]:
     end = 0
     for found in _STANDS_APART.finditer(text):
         words += text[end : found.start()].split()
-        end = found.end()
         mark = found[0]
         if mark == '"':
-            opens = found.start() == 0 or text[found.start() - 1] in " ([{<"
+            again = end == found.start() and words[-1:] == ["``"]
+            opens = again or found.start() == 0 or text[found.start() - 1] in " ([{<"
             mark = "``" if opens else "''"
         words.append(mark)
+        end = found.end()
     return words + text[end:].split()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from wenmai.tasks.causal_lm import CausalLM
 from wenmai.tasks.masked_lm import MaskedLM
+from wenmai.tasks.multiple_choice import MultipleChoice
 from wenmai.tasks.ner import Ner
 from wenmai.tasks.question_answering import QuestionAnswering
 from wenmai.tasks.task import Task
@@ -20,6 +21,7 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
         TextMatching,
         Ner,
         QuestionAnswering,
+        MultipleChoice,
         TextEmbedding,
         MaskedLM,
         CausalLM,
