@@ -29,7 +29,9 @@ def batch(group: Tensor = GROUP, chosen: Tensor = CHOSEN) -> dict[str, Tensor]:
 def test_the_loss_is_the_cross_entropy_of_each_example(head: ChoiceHead) -> None:
     score = torch.randn(6, dtype=torch.float64, requires_grad=True)
     loss, count = head.loss({"score": score}, batch())
-    expected = cross_entropy(score[[0, 2]], torch.tensor(1)) + cross_entropy(score[[1, 3, 4]], torch.tensor(1))
+    expected = cross_entropy(score[[0, 2]], torch.tensor(1)) + cross_entropy(
+        score[[1, 3, 4]], torch.tensor(1)
+    )
     torch.testing.assert_close(loss, expected)
     assert count == 2
     (gradient,) = torch.autograd.grad(loss, score, retain_graph=True)

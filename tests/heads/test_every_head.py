@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from wenmai.data import rows
 from wenmai.heads.answer_span import AnswerSpanHead
 from wenmai.heads.auxiliary_lm import WithLanguageModel
-from wenmai.heads.choice import ChoiceHead
 from wenmai.heads.causal_lm import CausalLMHead
+from wenmai.heads.choice import ChoiceHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
 from wenmai.heads.contrastive import ContrastiveHead
 from wenmai.heads.crf import CRFHead

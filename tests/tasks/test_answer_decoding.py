@@ -95,4 +95,4 @@ def test_twenty_thousand_characters_in_bounded_memory() -> None:
     best = found.best[0]
     first = rows[70].content[0]
     assert (best.start, best.end) == (rows[70].offsets[first + 120][0], rows[70].offsets[first + 123][1])
-    assert peak < 20e6  # all spans of the context at once would take 16 MB an array, and more than one
+    assert peak < 8e6  # all spans of the context at once would take 16 MB an array, and more than one

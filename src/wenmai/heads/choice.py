@@ -12,15 +12,15 @@ from wenmai.heads.pooling import Pooling, tokens_pooled
 
 
 class ChoiceHead(Head):
-    """Multiple choice: every choice is a row, and the rows of an example compete (Radford et al. 2018; Devlin et al. 2019).
+    """Multiple choice: every choice is a row, and the rows of an example compete (Radford et al. 2018).
 
     Outputs:
         ``score`` (B,).
 
     Targets:
-        ``chosen`` (B,), 1 for the right row, 0 for the others, IGNORE where it is not known, and ``group`` (B,), equal for
-        the rows of an example, all of which must be in the batch. The loss is ``-log`` of the right row's share of the
-        softmax over its group, the count groups with a right row. So is the divergence of two passes.
+        ``chosen`` (B,), 1 for the right row, 0 for the others, IGNORE where it is not known, and ``group`` (B,), equal
+        for the rows of an example, all of which must be in the batch. The loss is ``-log`` of the right row's share of
+        the softmax over its group, the count groups with a right row. So is the divergence of two passes.
 
     Args:
         hidden_size: H.

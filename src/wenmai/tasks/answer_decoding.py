@@ -58,12 +58,7 @@ def best_answers(
         collected.take(held[: row.window - low], low)
         held, low = held[row.window - low :], row.window
         scores_TS = _spans(out, row, stop_N, first_N, longest, against_null)
-        height, width = (max(a, b) for a, b in zip(held.shape, scores_TS.shape, strict=True))
-        merged = np.full((height, width), -np.inf)
-        merged[: held.shape[0], : held.shape[1]] = held
-        part = merged[: scores_TS.shape[0], : scores_TS.shape[1]]
-        np.maximum(part, scores_TS, out=part)
-        held = merged
+        held = _best_of_both(held, scores_TS)
     collected.take(held, low)
     return collected.answers()
 
@@ -107,6 +102,18 @@ def _following(values_T: Numbers, width: int, beyond: float) -> Numbers:
     """(T, S): the value of each token and of those behind it, ``beyond`` where the window ends."""
     padded = np.concatenate([values_T, np.full(width - 1, beyond)])
     return np.lib.stride_tricks.sliding_window_view(padded, width)
+
+
+def _best_of_both(held: Numbers, scores_TS: Numbers) -> Numbers:
+    """The higher score of each span, where both start at the same token."""
+    if not held.size:
+        return scores_TS
+    height, width = (max(a, b) for a, b in zip(held.shape, scores_TS.shape, strict=True))
+    merged = np.full((height, width), -np.inf)
+    merged[: held.shape[0], : held.shape[1]] = held
+    part = merged[: scores_TS.shape[0], : scores_TS.shape[1]]
+    np.maximum(part, scores_TS, out=part)
+    return merged
 
 
 class _Collected:

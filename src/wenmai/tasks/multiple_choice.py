@@ -72,7 +72,9 @@ class MultipleChoice(Task[MultipleChoiceExample, MultipleChoiceConfig]):
         cls, config: MultipleChoiceConfig, examples: Iterable[MultipleChoiceExample]
     ) -> list[str]:
         if not any(len(example.choices) > 1 for example in examples):
-            raise UserError("multiple_choice needs examples with at least two choices, the training set has none")
+            raise UserError(
+                "multiple_choice needs examples with at least two choices, the training set has none"
+            )
         return []
 
     def label_problems(self, example: MultipleChoiceExample) -> list[str]:
@@ -84,9 +86,7 @@ class MultipleChoice(Task[MultipleChoiceExample, MultipleChoiceConfig]):
     def as_example(self, item: Any) -> MultipleChoiceExample:
         if isinstance(item, Mapping) and {"text", "choices"} <= item.keys():
             return MultipleChoiceExample(text=item["text"], choices=item["choices"], id=item.get("id"))
-        raise UserError(
-            f"multiple_choice predicts for {{'text': ..., 'choices': [...]}}, not for {item!r}"
-        )
+        raise UserError(f"multiple_choice predicts for {{'text': ..., 'choices': [...]}}, not for {item!r}")
 
     def featurize(self, example: MultipleChoiceExample, tokenizer: Tokenizer) -> list[Row]:
         rows = []
