@@ -145,11 +145,12 @@ def _scan(source: Source, found: Format) -> Scanned:
 def _checked_shape(records: Scanned) -> Scanned:
     """Stops at a record that is in an annotation tool's or a data set's form, which no task would understand."""
     for record in records:
-        name = (
-            wrong_format(record.data) or question_format(record.data) if isinstance(record, Record) else None
-        )
-        if name:
-            raise unreadable(record.place, f"this record is in the form of {name}: set data.format: {name}")
+        if isinstance(record, Record):
+            name = wrong_format(record.data) or question_format(record.data)
+            if name:
+                raise unreadable(
+                    record.place, f"this record is in the form of {name}: set data.format: {name}"
+                )
         yield record
 
 
