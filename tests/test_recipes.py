@@ -24,7 +24,10 @@ SEMEVAL = (
 COUNTS = {
     "afqmc": {"train": 34_334, "test": 4_316},
     "atis": {"train": 4_478, "dev": 500, "test": 893},
+    "chid": {"train": 202, "dev": 202, "test": 2_002},
     "cluener": {"train": 10_748, "test": 1_343},
+    "cmrc2018": {"train": 1_002, "test": 3_219},
+    "drcd": {"train": 3_524, "test": 3_493},
     "lcqmc": {"train": 8_802, "test": 12_500},
     "literature_re_brat": {"train": 30, "test": 9},
     "msra_ner": {"train": 10_000, "test": 2_000},

@@ -78,6 +78,30 @@ def regression_records() -> list[dict[str, Any]]:
     return [{**r, "label": 5.0 if r["label"] == "相同" else 0.0} for r in matching_records()]
 
 
+def question_records(*, unanswerable: bool = False) -> list[dict[str, Any]]:
+    """Two questions a context; the longest contexts take two windows of 64 tokens."""
+    records: list[dict[str, Any]] = []
+    for i, (person, place) in enumerate(zip(PEOPLE, PLACES, strict=True)):
+        context = "今天天气很好。" * (2 * (i % 4)) + f"{person}昨天去了{place}开会，然后回家。"
+        for question, answer in (("谁去开会了？", person), ("在哪里开会？", place)):
+            found = {"text": answer, "start": context.index(answer)}
+            records.append({"context": context, "question": question, "answers": [found]})
+        if unanswerable:
+            records.append({"context": context, "question": "花了多少钱？", "answers": []})
+    return records
+
+
+def choice_records(*, blank: bool) -> list[dict[str, Any]]:
+    """Which of two or three words is a place; the right one stands first, second and third in turn."""
+    records = []
+    for i, place in enumerate(PLACES * 3):
+        choices = [PEOPLE[(i + k) % 8] for k in range(1 + i % 2)]
+        choices.insert(i % (len(choices) + 1), place)
+        text = f"他{'昨天' * (1 + i % 3)}去了#空#开会。" if blank else f"第{i}题，哪里是一个地方？"
+        records.append({"text": text, "choices": choices, "label": choices.index(place)})
+    return records
+
+
 def embedding_records() -> list[dict[str, Any]]:
     words = [*PEOPLE, *PLACES]
     return [
@@ -163,6 +187,13 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"name": "relation_classification", "markers": False, "representation": "r_bert"},
         relation_records(),
     ),
+    "question-answering": ({"name": "question_answering", "window_overlap": 16}, question_records()),
+    "question-answering-none": (
+        {"name": "question_answering", "window_overlap": 16, "no_answer": True, "empty_windows": "leave_out"},
+        question_records(unanswerable=True),
+    ),
+    "multiple-choice": ({"name": "multiple_choice"}, choice_records(blank=False)),
+    "multiple-choice-cloze": ({"name": "multiple_choice", "blank": "#空#"}, choice_records(blank=True)),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),
@@ -171,11 +202,12 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 """Task section and records by name; every task occurs, with each of its heads."""
 
 ALL_TEXTS = [
-    value
+    text
     for _, records in TOYS.values()
     for record in records
     for value in record.values()
-    if isinstance(value, str)
+    for text in (value if isinstance(value, list) else [value])
+    if isinstance(text, str)
 ]
 
 

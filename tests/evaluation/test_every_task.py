@@ -41,6 +41,6 @@ def test_from_bundle_to_page(name: str, backbone: Path, tmp_path: Path) -> None:
     chosen = choose(read_predictions(results / "predictions.jsonl"), (0, 50))
     assert chosen["total"] == len(chosen["cases"]) == len(examples)
     for case, example in zip(sorted(chosen["cases"], key=lambda case: case["line"]), examples, strict=True):
-        assert case["texts"][0][1] in (getattr(example, "text", None), getattr(example, "anchor", None))
+        assert case["texts"][0][1] in [getattr(example, key, None) for key in ("text", "anchor", "context")]
         assert (case["predicted"] is None) == (task.name == "ner")
     assert report["primary_metric"] in write_report([tmp_path / "run"], tmp_path / "report.html").read_text()

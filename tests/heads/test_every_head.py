@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wenmai.data import rows
+from wenmai.heads.answer_span import AnswerSpanHead
 from wenmai.heads.auxiliary_lm import WithLanguageModel
 from wenmai.heads.causal_lm import CausalLMHead
+from wenmai.heads.choice import ChoiceHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
 from wenmai.heads.contrastive import ContrastiveHead
 from wenmai.heads.crf import CRFHead
@@ -68,6 +70,19 @@ def pair_marks(rng: np.random.Generator, length: int) -> dict[str, list[int]]:
 
 def nothing_more(rng: np.random.Generator, length: int) -> dict[str, list[int]]:
     return {}
+
+
+def choice(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """Two groups of two rows, of which one has a right row."""
+    return {"chosen": int(length == 4) if length in (2, 4) else IGNORE, "group": int(length in (2, 4))}
+
+
+def answers(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """Places between the first and the last token; of an empty context there is none but the first token."""
+    places = (
+        np.sort(rng.integers(1, length - 1, (2, 2)), axis=1) if length > 2 else np.zeros((1, 2), np.int64)
+    )
+    return {"answers": places, "content": np.array([[1, length - 1]])}
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,8 @@ CASES = {
     "crf_bio": Case(lambda: CRFHead(H, L, dropout=0.1, allowed=BIO), tags),
     "efficient_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, dropout=0.1), spans),
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
+    "answer_span": Case(lambda: AnswerSpanHead(H, dropout=0.1), answers),
+    "choice": Case(lambda: ChoiceHead(H, pooling="mean", dropout=0.1), choice),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "slots": slots(several=False, crf=True, conditioned=False),
     "slots_conditioned": slots(several=False, crf=False, conditioned=True),
@@ -173,7 +190,8 @@ CASES = {
         lambda: CausalLMHead(H, nn.Embedding(7, 5), tied=False, label_smoothing=0.1), followers
     ),
 }
-ADDING = [name for name in CASES if name != "contrastive"]
+ADDING = [name for name in CASES if name not in ("contrastive", "choice")]
+"""Heads whose loss adds up over rows, rather than over whole examples or steps."""
 
 
 @dataclass

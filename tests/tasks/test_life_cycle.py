@@ -100,25 +100,29 @@ def test_transformers_opens_the_bundle(name: str, trained: dict[str, Predictor],
 @pytest.mark.parametrize("name", TOYS)
 def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
     predictor = trained[name]
-    texts, items = ODD_TEXTS, list[Any](ODD_TEXTS)
-    if predictor.task.name == "text_matching":
-        items = [(text, "北京") for text in texts]
-    if (
-        predictor.task.name == "relation_classification"
-    ):  # asks about two parts of a text: the first and the last
-        texts = [text for text in texts if len(text) > 1]
-        last = [{"start": len(text) - 1, "end": len(text)} for text in texts]
-        items = [
-            {"text": text, "subject": {"start": 0, "end": 1}, "object": end}
-            for text, end in zip(texts, last, strict=True)
-        ]
+    # a relation is asked about between two parts of a text
+    texts = [text for text in ODD_TEXTS if len(text) > 1 or predictor.task.name != "relation_classification"]
+    items: list[Any] = [as_item(predictor.task.name, text) for text in texts]
     found = predictor(items)
     assert len(found) == len(items)
     for text, prediction in zip(texts, found, strict=True):
-        assert prediction["text"] == text
+        assert prediction["context" if "context" in prediction else "text"] == text
         pair = [prediction[key] for key in ("subject", "object") if key in prediction]
-        for entity in [*prediction.get("entities", []), *prediction.get("slots", []), *pair]:
-            assert text[entity["start"] : entity["end"]] == entity["text"] != ""
+        several = [span for key in ("entities", "slots", "n_best") for span in prediction.get(key, [])]
+        for span in [*several, *pair]:
+            assert text[span["start"] : span["end"]] == span["text"] != ""
+
+
+def as_item(task: str, text: str) -> Any:
+    """What the task predicts for, with this text in it."""
+    if task == "question_answering":
+        return {"question": "谁去开会了？", "context": text}
+    if task == "multiple_choice":
+        return {"text": text, "choices": ["北京", text]}
+    if task == "relation_classification":
+        last = {"start": len(text) - 1, "end": len(text)}
+        return {"text": text, "subject": {"start": 0, "end": 1}, "object": last}
+    return (text, "北京") if task == "text_matching" else text
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -137,6 +141,10 @@ def record_without_labels(record: dict[str, Any]) -> Any:
         return (record["text"], record["text_pair"])
     if "subject" in record:
         return {key: record[key] for key in ("text", "subject", "object")}
+    if "choices" in record:
+        return {"text": record["text"], "choices": record["choices"]}
+    if "question" in record:
+        return {"question": record["question"], "context": record["context"]}
     return record["text"]
 
 

@@ -28,7 +28,7 @@ from wenmai.tasks.model import with_own_tokens
 from wenmai.tasks.task import Example, Task
 from wenmai.text.spans import Span, overlapping
 
-INPUT_FIELDS = ("text", "text_pair", "anchor", "positive", "negatives")
+INPUT_FIELDS = ("text", "text_pair", "question", "context", "choices", "anchor", "positive", "negatives")
 """What a model reads of a record; what is left, without ``id``, is gold."""
 SPANS = ("entities", "slots")
 PLACES = ("subject", "object")
@@ -128,6 +128,10 @@ def _read(
                 _look_at_spans(name, record["text"], record[key], nested, rows, index, found)
         for guess in example.guesses:
             found.add(name, _guessed(name), rows.place(index), guess)
+        if "entities" in record:
+            _look_at_spans(name, record, nested, rows, index, found)
+        for answer in record.get("answers") or ():
+            _look_at_answer(name, record, answer, rows, index, found)
         advance()
     lengths = np.array(measured)
     if len(lengths):
@@ -212,6 +216,25 @@ def _guessed(name: str) -> Finding:
         f"{name}: values whose place in the text the record does not settle",
         "nothing, if the rule at the rows is right; else give start and end",
     )
+
+
+def _look_at_answer(
+    name: str,
+    record: dict[str, Any],
+    answer: dict[str, Any],
+    rows: Examples[Any],
+    index: int,
+    found: Findings,
+) -> None:
+    places = 1 if "start" in answer else record["context"].count(answer["text"])
+    if places > 1:
+        finding = Finding(
+            "info",
+            "answer_in_several_places",
+            f"{name}: answers that stand in several places, and the data does not say in which they answer",
+            "nothing, all of them are learned; or give their start",
+        )
+        found.add(name, finding, rows.place(index), f"{answer['text']!r} in {places} places")
 
 
 def _unlabelled(name: str, example: Example) -> Finding:

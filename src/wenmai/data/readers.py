@@ -13,6 +13,7 @@ from wenmai.data.hidden_pair import scan_hidden_pair
 from wenmai.data.json_files import json_file_is_lines, scan_json, scan_jsonl
 from wenmai.data.lines import missing
 from wenmai.data.parallel_files import TOKENS, scan_parallel_files
+from wenmai.data.question_files import question_format, scan_cmrc, scan_squad
 from wenmai.data.records import Record, Rejected, Scanned, unreadable
 from wenmai.data.sources import Format, Source
 from wenmai.data.tables import scan_dataset_folder, scan_parquet, scan_table, scan_text
@@ -33,7 +34,9 @@ ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 
-ANNOTATION_FORMATS: frozenset[Format] = frozenset({"label_studio", "doccano", "brat", "cluener"})
+ANNOTATION_FORMATS: frozenset[Format] = frozenset(
+    {"label_studio", "doccano", "brat", "cluener", "squad", "cmrc"}
+)
 """Formats whose fields the tool chose, not the user: a task takes those it knows."""
 
 OWN_OFFSETS: frozenset[Format] = frozenset({"jsonl", "json", "parquet", "dataset", "doccano"})
@@ -99,7 +102,7 @@ def source_format(source: Source) -> Format:
         raise unreadable(
             source.path,
             f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, text, "
-            "parquet, label_studio, doccano, cluener or hidden_pair",
+            "parquet, label_studio, doccano, cluener, hidden_pair, squad or cmrc",
         )
     found = ENDINGS[ending]
     if found == "text" and source.delimiter:
@@ -140,15 +143,23 @@ def _scan(source: Source, found: Format) -> Scanned:
             return scan_parallel_files(path, encoding)
         case "hidden_pair":
             return scan_hidden_pair(path, encoding)
+        case "squad":
+            return scan_squad(path, encoding)
+        case "cmrc":
+            return scan_cmrc(path, encoding)
         case "auto":
             raise AssertionError("source_format tells the format")
 
 
 def _checked_shape(records: Scanned) -> Scanned:
-    """Stops at a record that is in an annotation tool's form, which no task would understand."""
+    """Stops at a record that is in an annotation tool's or a data set's form, which no task would understand."""
     for record in records:
-        if isinstance(record, Record) and (name := wrong_format(record.data)):
-            raise unreadable(record.place, f"this record is in the form of {name}: set data.format: {name}")
+        if isinstance(record, Record):
+            name = wrong_format(record.data) or question_format(record.data)
+            if name:
+                raise unreadable(
+                    record.place, f"this record is in the form of {name}: set data.format: {name}"
+                )
         yield record
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from wenmai.errors import UserError
 from wenmai.evaluation.slices import slice_names, slice_of
+from wenmai.metrics.answers import answer_score, scorer_for
 from wenmai.metrics.spans import span_errors
 from wenmai.text.spans import Span
 
@@ -17,10 +18,11 @@ MOST_CASES = 2000
 MOST_CHARACTERS = 4_000_000
 """Together, so that the page stays quick to open."""
 MOST_SCORES = 5
+NO_ANSWER = "(no answer)"
 
 Case = dict[str, Any]
 Line = Mapping[str, Any]
-DECIDED = frozenset({"id", "label", "labels"})
+DECIDED = frozenset({"id", "label", "labels", "answer", "choice"})
 """Texts in a prediction that are no text of the user's."""
 
 
@@ -105,13 +107,65 @@ def _judged(line: Line) -> Case:
         return _spans(line["entities"], gold.get("entities"))
     if "slots" in line:
         return _intents_and_slots(line, gold)
+    if "choice" in line:
+        return _choice(line, gold.get("label"))
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
         return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
     if "labels" in line:
         wanted = gold.get("labels", [gold["label"]] if "label" in gold else None)
         return {**_classes(line["labels"], wanted), "scores": _best(line)}
+    if "answer" in line:
+        return _answer(line, gold.get("answers"))
     return _numbers(line, gold)
+
+
+def _choice(line: Line, wanted: int | None) -> Case:
+    ranked = sorted(zip(line["choices"], line["scores"], strict=True), key=lambda item: -item[1])
+    shown: Case = {"predicted": line["choice"], "labels": [], "scores": ranked[:MOST_SCORES]}
+    if wanted is None:
+        return shown
+    right = wanted == line["label"]
+    return {**shown, "gold": line["choices"][wanted], "right": right, "kinds": [] if right else ["wrong"]}
+
+
+def _answer(line: Line, wanted: Sequence[Mapping[str, Any]] | None) -> Case:
+    """An answer and the gold ones, each shown in the context where it is known to stand."""
+    shown: Case = {"predicted": line["answer"] or NO_ANSWER, "labels": []}
+    if wanted is None:
+        return {**shown, "spans": _marked(line, "correct", line["score"])}
+    gold = list(dict.fromkeys(answer["text"] for answer in wanted))
+    exact, overlap = answer_score(gold, line["answer"], scorer_for([line["question"]]))
+    kind = (
+        "correct"
+        if exact
+        else "missed"
+        if not line["answer"]
+        else "spurious"
+        if not gold
+        else "partly right"
+        if overlap
+        else "elsewhere"
+    )
+    spans = _marked(line, "correct" if exact else "spurious", line["score"])
+    if not exact:
+        places = {(a["start"], a["start"] + len(a["text"])) for a in wanted if a.get("start") is not None}
+        for start, end in sorted(places):
+            spans += _marked({"start": start, "end": end}, "missed", None)
+    return {
+        **shown,
+        "gold": "、".join(gold) or NO_ANSWER,
+        "spans": sorted(spans, key=lambda span: (span["start"], span["end"])),
+        "right": bool(exact),
+        "kinds": [] if exact else [kind],
+    }
+
+
+def _marked(place: Mapping[str, Any], status: str, score: float | None) -> list[dict[str, Any]]:
+    if place["start"] is None:
+        return []
+    known = {"start": place["start"], "end": place["end"], "label": "answer"}
+    return [{**known, "status": status, "kind": status, "score": score}]
 
 
 def _spans(entities: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]] | None) -> Case:

@@ -29,6 +29,9 @@ KNOWN_AS = {
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
 
+RANKED = frozenset({"masked_lm", "text_classification", "text_matching", "question_answering"})
+"""Tasks that answer with several possibilities, of which the best may be asked for."""
+
 
 RANKED = (
     "masked_lm",
@@ -45,7 +48,8 @@ class Pipeline:
 
     Args:
         predictor: the opened bundle.
-        top_k: answers to give: guesses a mask, or labels a text or pair; None: 5 guesses, all labels.
+        top_k: answers to give: guesses a mask, labels a text or pair, or answers a question; None: 5 guesses, all
+            labels, the bundle's ``n_best`` answers, more than which there are not.
         targets: for masks, the only tokens that may be guessed.
     """
 
@@ -187,7 +191,9 @@ def uses_of(task: str) -> list[str]:
 
 
 def _best(prediction: Prediction, top_k: int) -> Prediction:
-    """The prediction with the ``top_k`` highest of its ``scores``, the highest first."""
+    """The prediction with the ``top_k`` highest of its ``scores`` or answers, the highest first."""
+    if "n_best" in prediction:
+        return {**prediction, "n_best": prediction["n_best"][:top_k]}
     if "scores" not in prediction:
         raise UserError("top_k: this model answers with one number, not with labels; leave it out")
     ranked = sorted(prediction["scores"].items(), key=lambda item: -item[1])

@@ -6,7 +6,9 @@ from typing import Any
 
 from wenmai.tasks.causal_lm import CausalLM
 from wenmai.tasks.masked_lm import MaskedLM
+from wenmai.tasks.multiple_choice import MultipleChoice
 from wenmai.tasks.ner import Ner
+from wenmai.tasks.question_answering import QuestionAnswering
 from wenmai.tasks.relation_classification import RelationClassification
 from wenmai.tasks.slot_filling import SlotFilling
 from wenmai.tasks.task import Task
@@ -22,6 +24,8 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
         Ner,
         SlotFilling,
         RelationClassification,
+        QuestionAnswering,
+        MultipleChoice,
         TextEmbedding,
         MaskedLM,
         CausalLM,

@@ -177,6 +177,13 @@ class Task(ABC, Generic[E, C]):
     def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Scores:
         """Examples and predictions in the same order; its values hold ``primary_metric``."""
 
+    def settle(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> list[Prediction]:
+        """The predictions of the dev set under what can only be chosen there, such as a threshold.
+
+        What is chosen is kept for the predictions to come and goes into :meth:`meta`.
+        """
+        return list(predictions)
+
     def breakdowns(
         self, examples: Sequence[E], predictions: Sequence[Prediction], known: frozenset[str]
     ) -> dict[str, dict[str, Scores]]:

@@ -59,6 +59,39 @@ def window_rows(encoding: Encoding, tokenizer: Tokenizer, *, max_length: int, ov
     return rows
 
 
+def pair_window_rows(
+    first: Encoding, second: Encoding, tokenizer: Tokenizer, *, max_length: int, overlap: int
+) -> list[Row]:
+    """One row a window of the second text, each with the whole first text before it.
+
+    Args:
+        first: short enough that ``max_length`` leaves room for a token of the second.
+        second: the whole text; ``content``, ``offsets`` and ``window`` of the rows are its.
+        max_length: most tokens in a row, special tokens and the first text included.
+        overlap: tokens that neighbouring windows share.
+    """
+    template = tokenizer.pair
+    type_before, type_first, type_between, type_second, type_after = template.types
+    head = [*template.before, *first.ids, *template.between]
+    head_types = [*type_before, *[type_first] * len(first), *type_between]
+    room = max_length - len(head) - len(template.after)
+    rows = []
+    for start, stop in window_bounds(len(second), room, min(overlap, room - 1)):
+        ids = second.ids[start:stop]
+        rows.append(
+            Row(
+                inputs={
+                    "input_ids": [*head, *ids, *template.after],
+                    "token_type_ids": [*head_types, *[type_second] * len(ids), *type_after],
+                },
+                offsets=[(0, 0)] * len(head) + second.offsets[start:stop] + [(0, 0)] * len(template.after),
+                content=(len(head), len(head) + len(ids)),
+                window=start,
+            )
+        )
+    return rows
+
+
 def truncated(encoding: Encoding, room: int, how: Truncation) -> Encoding:
     """The encoding cut to ``room`` tokens, or itself if it fits.
 

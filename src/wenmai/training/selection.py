@@ -18,6 +18,8 @@ def dev_metrics(
 ) -> dict[str, float] | None:
     """The scores of the dev set, the same in every process; each predicts for its share of it.
 
+    The task settles here what can only be chosen on the dev set.
+
     Args:
         most: score only so many examples, evenly spread.
         stopped: asked between predictions whether to leave early.
@@ -39,7 +41,7 @@ def dev_metrics(
     found: list[Any] = [None] * len(examples)
     for share, part in enumerate([mine] if together else parallel.gathered(mine)):
         found[share::shares] = part
-    return dict(work.task.score(examples, found).values())
+    return dict(work.task.score(examples, work.task.settle(examples, found)).values())
 
 
 def note_metrics(

@@ -91,7 +91,7 @@
     box.append(head);
     for (const [name, text] of item.texts) {
       if (item.texts.length > 1) box.append(make("div", "text-name", name));
-      box.append(drawText(text, name === "text" ? item.spans : []));
+      box.append(drawText(text, name === "text" || name === "context" ? item.spans : []));
     }
     if (item.spans.length) box.append(drawSpans(item));
     if (item.gold !== null || item.predicted !== null) box.append(drawVerdict(item));
