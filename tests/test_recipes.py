@@ -26,6 +26,8 @@ COUNTS = {
     "online_shopping_10_cats": {"train": 17_592},
     "resume_ner": {"train": 3_821, "dev": 463, "test": 477},
     "thucnews_titles": {"train": 10_000, "test": 10_000},
+    "ud_en_ewt": {"train": 3_889, "dev": 2_001, "test": 2_077},
+    "ud_zh_gsdsimp": {"train": 500, "test": 500},
     "waimai_10k": {"train": 11_987},
     "weibo_ner": {"train": 1_350, "dev": 270, "test": 270},
 }

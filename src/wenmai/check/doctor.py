@@ -333,9 +333,11 @@ def texts_of(record: dict[str, Any]) -> list[str]:
 
 
 def labels_of(record: dict[str, Any]) -> list[str]:
-    """The class names of a record: its ``label``, its ``labels``, the labels of its spans."""
+    """The class names of a record: its ``label``, its ``labels``, the labels of its spans, what its words are."""
     found = [record["label"]] if isinstance(record.get("label"), str) else []
     found += record.get("labels") or ()
+    for word in record.get("words") or ():
+        found += [word[key] for key in ("upos", "relation") if word.get(key) is not None]
     return found + [entity["label"] for entity in record.get("entities") or ()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,9 @@ def _judged(line: Line) -> Case:
     gold = line.get("gold") or {}
     if "entities" in line:
         return _spans(line["entities"], gold.get("entities"))
+    if "words" in line and "sentences" in line:
+        wanted = None if "words" not in gold else _described(gold["words"], line, gold.get("sentences"))
+        return _spans(_described(line["words"], line, line["sentences"]), wanted)
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
         return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
@@ -133,6 +137,33 @@ def _spans(entities: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, 
         "kinds": sorted({_words(error.kind) for error in errors}),
         "labels": sorted({span.label for span in gold | set(predicted)}),
     }
+
+
+def _described(
+    words: Sequence[Mapping[str, Any]], line: Line, sentences: Sequence[Mapping[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """Words of a tree as spans, whose label is all that is said of them: ``PRON nsubj 喜欢``."""
+    spans = []
+    for words_of_one in _by_sentence(words, sentences):
+        for word in words_of_one:
+            head = word.get("head")
+            above = words_of_one[head - 1] if head else None
+            surface = line["text"][above["start"] : above["end"]] if above else None
+            said = [word.get("upos"), word.get("relation"), surface]
+            label = " ".join(part for part in said if part) or "word"
+            spans.append({"start": word["start"], "end": word["end"], "label": label})
+    return spans
+
+
+def _by_sentence(
+    words: Sequence[Mapping[str, Any]], sentences: Sequence[Mapping[str, Any]] | None
+) -> Iterator[list[Mapping[str, Any]]]:
+    if not sentences:
+        yield list(words)
+        return
+    starts = [word["start"] for word in words]
+    for sentence in sentences:
+        yield list(words[bisect_left(starts, sentence["start"]) : bisect_left(starts, sentence["end"])])
 
 
 def _words(kind: str) -> str:

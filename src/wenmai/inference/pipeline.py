@@ -22,6 +22,7 @@ KNOWN_AS = {
     "sentiment-analysis": "text_classification",
     "text-pair": "text_matching",
     "token-classification": "ner",
+    "dep": "dependency_parsing",
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wenmai.tasks.causal_lm import CausalLM
+from wenmai.tasks.dependency_parsing import DependencyParsing
 from wenmai.tasks.masked_lm import MaskedLM
 from wenmai.tasks.ner import Ner
 from wenmai.tasks.task import Task
@@ -13,5 +14,6 @@ from wenmai.tasks.text_embedding import TextEmbedding
 from wenmai.tasks.text_matching import TextMatching
 
 TASKS: dict[str, type[Task[Any, Any]]] = {
-    task.name: task for task in (TextClassification, TextMatching, Ner, TextEmbedding, MaskedLM, CausalLM)
+    task.name: task
+    for task in (TextClassification, TextMatching, Ner, DependencyParsing, TextEmbedding, MaskedLM, CausalLM)
 }
