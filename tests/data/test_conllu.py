@@ -16,7 +16,9 @@ from wenmai.errors import DataError
 from wenmai.tasks.dependency_example import DependencyExample
 
 
-def line(number: str, form: str, upos: str = "X", head: str = "0", relation: str = "root", misc: str = "_") -> str:
+def line(
+    number: str, form: str, upos: str = "X", head: str = "0", relation: str = "root", misc: str = "_"
+) -> str:
     return "\t".join([number, form, form, upos, "_", "_", head, relation, "_", misc])
 
 
@@ -83,7 +85,9 @@ def test_the_text_of_the_comment_decides_about_blanks(tmp_path: Path) -> None:
 
 
 def test_what_is_not_given_is_left_out(tmp_path: Path) -> None:
-    first, second = sentences(tmp_path, line("1", "我", "_", "_", "_"), "", "", line("1", "你", "PRON", "_", "_"))
+    first, second = sentences(
+        tmp_path, line("1", "我", "_", "_", "_"), "", "", line("1", "你", "PRON", "_", "_")
+    )
     assert first == {"text": "我", "words": [{"start": 0, "end": 1}]}
     assert second["words"] == [{"start": 0, "end": 1, "upos": "PRON"}]
 
@@ -127,7 +131,10 @@ def test_what_is_no_tree_is_told_with_its_line(tmp_path: Path) -> None:
         read_examples(str(path), DependencyExample)
     said = "\n".join(map(str, error.value.problems))
     assert "a.conllu:1: words[0]: its heads never reach the root: 1 to 2 to 1 is a circle" in said
-    assert "a.conllu:5: words[1]: a sentence has exactly one root (head 0), this one has 2 (words[0], words[1])" in said
+    assert (
+        "a.conllu:5: words[1]: a sentence has exactly one root (head 0), this one has 2 (words[0], words[1])"
+        in said
+    )
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
@@ -167,12 +174,14 @@ def test_treebanks_as_they_are(name: str, shared_data: Path, tmp_path: Path) -> 
     records = [record.data for record in read_records(Source(path=str(path)))]
     assert (len(records), sum(len(r["words"]) for r in records)) == TREEBANKS[name]
     raw = path.read_text(encoding="utf-8").split("\n")
-    assert [r["text"] for r in records] == [x.removeprefix("# text = ") for x in raw if x.startswith("# text =")]
+    assert [r["text"] for r in records] == [
+        x.removeprefix("# text = ") for x in raw if x.startswith("# text =")
+    ]
     plain = [cells for x in raw if len(cells := x.split("\t")) == 10 and cells[0].isdigit()]
     found = [(r, w) for r in records for w in r["words"]]
-    assert [(r["text"][w["start"] : w["end"]], w["upos"], str(w["head"]), w["relation"]) for r, w in found] == [
-        (cells[1], cells[3], cells[6], cells[7]) for cells in plain
-    ]
+    assert [
+        (r["text"][w["start"] : w["end"]], w["upos"], str(w["head"]), w["relation"]) for r, w in found
+    ] == [(cells[1], cells[3], cells[6], cells[7]) for cells in plain]
     copy = tmp_path / "copy.conllu"
     copy.write_text("".join(map(conllu_lines, records)), encoding="utf-8")
     assert [record.data for record in read_records(Source(path=str(copy)))] == records

@@ -14,7 +14,7 @@ H, D, R, Q, P, T = 6, 4, 3, 2, 5, 7
 
 
 @pytest.fixture
-def hidden_TH() -> Tensor:
+def hidden() -> Tensor:
     torch.manual_seed(1)
     return torch.randn(T, H, dtype=torch.float64)
 
@@ -26,32 +26,32 @@ def noisy(module: nn.Module) -> nn.Module:
     return module.double().eval()
 
 
-def test_arcs_by_the_formula(hidden_TH: Tensor) -> None:
+def test_arcs_by_the_formula(hidden: Tensor) -> None:
     scorer = ArcScorer(H, D, 0.5)
     noisy(scorer)
     with torch.no_grad():
-        found_TT = scorer(hidden_TH[None])[0]
+        found_TT = scorer(hidden[None])[0]
         for i in range(T):
-            dependent_D = scorer.dependent(hidden_TH[i])
+            dependent_D = scorer.dependent(hidden[i])
             for j in range(T):
-                head_D = scorer.head(hidden_TH[j])
+                head_D = scorer.head(hidden[j])
                 score = dependent_D @ scorer.pair @ head_D + scorer.prior @ head_D
                 if i == j:
                     score = scorer.root.weight[0] @ dependent_D + scorer.root.bias[0]
                 torch.testing.assert_close(found_TT[i, j], score)
 
 
-def test_relations_by_the_formula(hidden_TH: Tensor) -> None:
+def test_relations_by_the_formula(hidden: Tensor) -> None:
     scorer = RelationScorer(H, D, R, Q, 0.5)
     noisy(scorer)
     with torch.no_grad():
-        best_TT = scorer(hidden_TH[None])[0]
+        best_TT = scorer(hidden[None])[0]
         for i in range(T):
             head_T = torch.full((1, T), IGNORE)
-            dependent_D = scorer.dependent(hidden_TH[i])
+            dependent_D = scorer.dependent(hidden[i])
             root_Q = scorer.root.weight @ dependent_D + scorer.root.bias
             for j in range(T):
-                head_D = scorer.head(hidden_TH[j])
+                head_D = scorer.head(hidden[j])
                 expected_R = torch.stack(
                     [
                         dependent_D @ scorer.pair[r] @ head_D
@@ -62,7 +62,7 @@ def test_relations_by_the_formula(hidden_TH: Tensor) -> None:
                     ]
                 )
                 head_T[0, i] = j
-                known_TR, root_TQ = (scores[0] for scores in scorer.of_arcs(hidden_TH[None], head_T))
+                known_TR, root_TQ = (scores[0] for scores in scorer.of_arcs(hidden[None], head_T))
                 torch.testing.assert_close(known_TR[i], expected_R)
                 torch.testing.assert_close(root_TQ[i], root_Q)
                 assert not known_TR[[k for k in range(T) if k != i]].any()
@@ -70,7 +70,7 @@ def test_relations_by_the_formula(hidden_TH: Tensor) -> None:
                 assert int(best_TT[i, j]) == int(wanted)
 
 
-def test_the_loss_is_the_probability_of_the_whole_analysis(hidden_TH: Tensor) -> None:
+def test_the_loss_is_the_probability_of_the_whole_analysis(hidden: Tensor) -> None:
     """Three words of 1, 2 and 2 tokens between two special ones; the second is the root."""
     head = DependencyHead(
         H, words=True, upos=P, relations=R, root_relations=Q, arc_size=D, relation_size=D, dropout=0.0
@@ -91,11 +91,14 @@ def test_the_loss_is_the_probability_of_the_whole_analysis(hidden_TH: Tensor) ->
         "heads": target(heads),
         "relations": target(relations),
     }
-    hidden_1TH = hidden_TH[None]
+    hidden_BTH = hidden[None]
+    assert head.relations is not None
     with torch.no_grad():
-        loss, count = head.loss(head.training_outputs(hidden_1TH, batch["attention_mask"], batch), batch)
-        outputs = {name: value[0].numpy() for name, value in head(hidden_1TH, batch["attention_mask"]).items()}
-        relation_scores = head.relations.of_arcs(hidden_1TH, batch["heads"])
+        loss, count = head.loss(head.training_outputs(hidden_BTH, batch["attention_mask"], batch), batch)
+        outputs = {
+            name: value[0].numpy() for name, value in head(hidden_BTH, batch["attention_mask"]).items()
+        }
+        relation_scores = head.relations.of_arcs(hidden_BTH, batch["heads"])
     of_words, of_roots = (scores[0].numpy() for scores in relation_scores)
 
     def share(scores: np.ndarray, at: int) -> float:

@@ -125,7 +125,9 @@ def nudged(rng: np.random.Generator, words: list[ParsedWord], text: str) -> list
 @pytest.mark.parametrize("seed", range(25))
 def test_as_the_shared_task(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    texts = ["".join(rng.choice(list("abcd文脉中 "), size=rng.integers(1, 30))).strip() or "a" for _ in range(8)]
+    texts = [
+        "".join(rng.choice(list("abcd文脉中 "), size=rng.integers(1, 30))).strip() or "a" for _ in range(8)
+    ]
     gold = [random_words(rng, text) for text in texts]
     system = [nudged(rng, words, text) for words, text in zip(gold, texts, strict=True)]
     expected = conll_2018(

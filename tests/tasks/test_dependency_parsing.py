@@ -25,8 +25,21 @@ from wenmai.tasks.dependency_parsing import DependencyParsing, DependencyParsing
 from wenmai.tasks.model import Model
 from wenmai.training.trainer import train
 
-LABELS = ["relation/nsubj", "relation/obj", "relation/punct", "root/root", "upos/NOUN", "upos/PUNCT", "upos/VERB"]
-LOVE = parsed(("我们", "NOUN", 2, "nsubj"), ("喜欢", "VERB", 0, "root"), ("上海", "NOUN", 2, "obj"), ("。", "PUNCT", 2, "punct"))
+LABELS = [
+    "relation/nsubj",
+    "relation/obj",
+    "relation/punct",
+    "root/root",
+    "upos/NOUN",
+    "upos/PUNCT",
+    "upos/VERB",
+]
+LOVE = parsed(
+    ("我们", "NOUN", 2, "nsubj"),
+    ("喜欢", "VERB", 0, "root"),
+    ("上海", "NOUN", 2, "obj"),
+    ("。", "PUNCT", 2, "punct"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +78,19 @@ def test_targets_stand_at_the_last_tokens(tokenizer: Tokenizer) -> None:
     assert known(row, "upos") == {2: 0, 4: 2, 6: 0, 7: 1}
     assert known(row, "heads") == {2: 4, 4: 4, 6: 4, 7: 4}
     assert known(row, "relations") == {2: 0, 4: 0, 6: 1, 7: 2}
-    assert task(parts=["heads"]).featurize(example(LOVE), tokenizer)[0].targets.keys() == {"ends", "heads", "relations"}
+    assert task(parts=["heads"]).featurize(example(LOVE), tokenizer)[0].targets.keys() == {
+        "ends",
+        "heads",
+        "relations",
+    }
 
 
 def test_blanks_end_words_by_themselves(tokenizer: Tokenizer) -> None:
     text = "ab c\u3000d"
     words = [{"start": 0, "end": 2}, {"start": 3, "end": 4}, {"start": 5, "end": 6}]
-    (row,) = task(parts=["words"], tokens="characters").featurize(example({"text": text, "words": words}), tokenizer)
+    (row,) = task(parts=["words"], tokens="characters").featurize(
+        example({"text": text, "words": words}), tokenizer
+    )
     assert known(row, "begins") == {2: 0}  # b; nothing else is open
     assert known(row, "ends") == {2: 1, 4: 1, 6: 1}
 
@@ -149,7 +168,9 @@ def test_arcs_out_of_a_part_are_not_learned(tokenizer: Tokenizer) -> None:
     assert [len(known(row, "ends")) for row in rows] == [11, 12, 1]
     assert [len(known(row, "heads")) for row in rows] == [11, 0, 0]
     lost = cut.lost_labels(long, tokenizer)
-    assert len(lost) == 13 and lost[0].endswith("its sentence is cut in front of its head: raise task.max_length")
+    assert len(lost) == 13 and lost[0].endswith(
+        "its sentence is cut in front of its head: raise task.max_length"
+    )
 
 
 def scores_of(rows: list[Row], **wanted: dict[int, Any]) -> list[dict[str, np.ndarray]]:
@@ -208,13 +229,18 @@ def test_decoding_by_hand(tokenizer: Tokenizer) -> None:
     names, counts = parser.confusion([gold], [found]) or ([], np.zeros(0))
     assert names == ["NOUN", "PUNCT", "VERB", "(none)"] and counts.sum() == np.trace(counts) == 4
     cuts = parser.breakdowns([gold], [found], frozenset({"我们"}))
-    assert set(cuts["seen"]) == {"seen", "unseen"} and set(cuts["relation"]) == {"nsubj", "root", "obj", "punct"}
+    assert set(cuts["seen"]) == {"seen", "unseen"} and set(cuts["relation"]) == {
+        "nsubj",
+        "root",
+        "obj",
+        "punct",
+    }
     assert all(group.values()["f1"] == 1.0 for cut in cuts.values() for group in cut.values())
 
 
 @pytest.mark.parametrize("parts", [["heads"], ["upos", "heads"], ["words", "upos", "heads"]])
 def test_given_words_are_taken_as_they_are(parts: list[str], pieces: Tokenizer) -> None:
-    """Also where the vocabulary has a piece for two of them, and where a word has characters that no piece stands for."""
+    """Also where a piece would span two of them, and where a word has characters that no piece stands for."""
     parser = task(parts=parts, tokens="pieces")
     text = "我们喜\u200b欢 上海\u200b\x07。"
     places = [(0, 1), (1, 2), (2, 5), (6, 10), (10, 11)]
@@ -233,7 +259,9 @@ def test_whose_words_count() -> None:
     whole, alone = task(), task(parts=["upos", "heads"])
     assert whole.as_example(LOVE).words is None  # a labelled record: its analysis is what is to be found
     assert alone.as_example(LOVE).bare
-    with pytest.raises(UserError, match=r"does not find words \(its task.parts are upos, heads\): give them as"):
+    with pytest.raises(
+        UserError, match=r"does not find words \(its task.parts are upos, heads\): give them as"
+    ):
         alone.as_example("我们")
     with pytest.raises(UserError, match="dependency_parsing predicts for a text"):
         whole.as_example(7)
@@ -335,7 +363,9 @@ def test_conllu_and_ltp_on_the_command_line(
     command = ["predict", str(untrained), str(tmp_path / "a.txt"), "--output-format"]
     assert main([*command, "conllu"]) == 0
     blocks = capsys.readouterr().out.split("\n\n")
-    assert blocks[0].startswith("# text = 我们喜欢上海。\n1\t") and blocks[1].startswith("# text = 今天很好！\n1\t")
+    assert blocks[0].startswith("# text = 我们喜欢上海。\n1\t") and blocks[1].startswith(
+        "# text = 今天很好！\n1\t"
+    )
     assert main([*command, "ltp", "--output", str(tmp_path / "out")]) == 0
     assert '{"cws": [["' in (tmp_path / "out").read_text(encoding="utf-8")
 
@@ -362,4 +392,7 @@ def test_parts_alone_are_learned(parts: list[str], backbone: Path, tmp_path: Pat
     found = list(predictor.predict_examples(examples))
     values = predictor.task.score(examples, found).values()
     assert values[predictor.task.primary_metric] > 0.95
-    assert ("upos" in found[0]["words"][0], "head" in found[0]["words"][0]) == ("upos" in parts, "heads" in parts)
+    assert ("upos" in found[0]["words"][0], "head" in found[0]["words"][0]) == (
+        "upos" in parts,
+        "heads" in parts,
+    )

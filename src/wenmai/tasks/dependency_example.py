@@ -42,8 +42,11 @@ class Sentence(BaseModel):
 
 
 class DependencyExample(Example):
-    """``{"text", "words": [{"start", "end", "upos", "head", "relation"}]}``, one sentence; several with ``sentences``
-    ``[{"start", "end"}]``, in each of which the words are numbered from 1. Without ``words`` it is unlabelled."""
+    """``{"text", "words": [{"start", "end", "upos", "head", "relation"}]}``; unlabelled is no ``words`` at all.
+
+    A record is one sentence, unless ``sentences`` ``[{"start", "end"}]`` says where several begin and end; in each of
+    them the words are numbered from 1.
+    """
 
     text: str
     words: tuple[Word, ...] | None = None

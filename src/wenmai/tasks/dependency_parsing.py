@@ -51,8 +51,8 @@ RELATION, ROOT_RELATION, UPOS = "relation/", "root/", "upos/"
 
 class DependencyParsingConfig(TaskConfig):
     name: Literal["dependency_parsing"] = "dependency_parsing"
-    parts: tuple[Part, ...] = Field(
-        default=("words", "upos", "heads"),
+    parts: list[Part] = Field(
+        default=["words", "upos", "heads"],
         min_length=1,
         description="what is learned; heads with their relations. Without words every record gives its own",
     )
@@ -76,7 +76,7 @@ class DependencyParsingConfig(TaskConfig):
     @model_validator(mode="after")
     def _each_part_once(self) -> Self:
         if len(set(self.parts)) < len(self.parts):
-            raise ValueError(f"parts {list(self.parts)} names a part twice")
+            raise ValueError(f"parts {self.parts} names a part twice")
         return self
 
 
