@@ -153,7 +153,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     ranges = [{"start": 1, "end": 13}, {"start": 14, "end": 24}]
     lines = conllu_lines({"id": 7, "text": text, "words": words, "sentences": ranges})
     first, second = sentences(tmp_path, lines)
-    assert [first["text"], second["text"]] == ["我爱 New York。", "It's fine!"]
+    assert [first["text"], second["text"]] == ["我爱 New York。", "It's\u3000fine!"]
     assert [first["id"], second["id"]] == ["7-1", "7-2"]
     for record, part in ((first, words[:4]), (second, words[4:])):
         assert surfaces(record) == [text[w["start"] : w["end"]].replace("\n", " ") for w in part]

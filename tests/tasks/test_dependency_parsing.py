@@ -336,23 +336,24 @@ def test_a_long_document_has_trees_everywhere(untrained: Path) -> None:
     """20,000 characters, with a sentence longer than a row, blanks and emoji."""
     sentence = "今天👨‍👩‍👧 喜欢\u3000iPhone 15，在上海！"
     text = sentence * 800 + "没有问题" * 40 + "\n\n  \n" + "好。" * 100
-    found = load(untrained)(text)
+    predictor = load(untrained)
+    found = predictor(text)
     words, sentences = found["words"], found["sentences"]
     DependencyExample.model_validate(found)
     covered = {at for word in words for at in range(word["start"], word["end"])}
-    assert covered >= {at for at, c in enumerate(text) if not c.isspace()} - unread(untrained, text)
+    assert covered >= {at for at, c in enumerate(text) if not c.isspace()} - unread(predictor, text)
     assert all(word["text"] == text[word["start"] : word["end"]] for word in words)
     assert len(sentences) > 800 + 100
     assert found["sentences"] == sorted(sentences, key=lambda s: s["start"])
-    alone = load(untrained)(sentence)
+    alone = predictor(sentence)
     assert [{k: w[k] for k in ("start", "end", "upos", "head", "relation")} for w in alone["words"]] == [
         {k: w[k] for k in ("start", "end", "upos", "head", "relation")} for w in words[: len(alone["words"])]
     ]
 
 
-def unread(bundle: Path, text: str) -> set[int]:
+def unread(predictor: Predictor, text: str) -> set[int]:
     """Characters that the tokenizer drops."""
-    read = {at for start, end in load(bundle).tokenizer.encode(text).offsets for at in range(start, end)}
+    read = {at for start, end in predictor.tokenizer.encode(text).offsets for at in range(start, end)}
     return set(range(len(text))) - read
 
 
@@ -386,9 +387,9 @@ def test_other_tasks_have_no_trees_to_write(
 @pytest.mark.parametrize("parts", [["words"], ["upos", "heads"]])
 def test_parts_alone_are_learned(parts: list[str], backbone: Path, tmp_path: Path, monkeypatch: Any) -> None:
     settings, records = TOYS["dependencies"]
-    monkeypatch.setitem(TOYS, "alone", ({**settings, "parts": parts}, records[:12]))
-    predictor: Predictor = load(train(toy_config(tmp_path, "alone", backbone, epochs=20, eval_steps=0.5)))
-    examples = [DependencyExample.model_validate(record) for record in records[:12]]
+    monkeypatch.setitem(TOYS, "alone", ({**settings, "parts": parts}, records))
+    predictor: Predictor = load(train(toy_config(tmp_path, "alone", backbone, epochs=25, eval_steps=0.5)))
+    examples = [DependencyExample.model_validate(record) for record in records]
     found = list(predictor.predict_examples(examples))
     values = predictor.task.score(examples, found).values()
     assert values[predictor.task.primary_metric] > 0.95

@@ -23,7 +23,7 @@ _COMMENT = re.compile(r"#\s*(?P<key>text|sent_id)\s*=\s?(?P<value>.*)")
 _NUMBER = re.compile(r"\d+")
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _EMPTY_NODE = re.compile(r"\d+\.\d+")
-_BLANKS = re.compile(r"\s+")
+_LINE_OR_COLUMN_END = re.compile(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 class _BadLineError(Exception):
@@ -239,4 +239,4 @@ def conllu_lines(prediction: Mapping[str, Any]) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    return _BLANKS.sub(" ", text)
+    return _LINE_OR_COLUMN_END.sub(" ", text)
