@@ -39,6 +39,8 @@ COUNTS = {
     "smp2019_slu": {"train": 2_579},
     "snips": {"train": 13_084, "dev": 700, "test": 700},
     "thucnews_titles": {"train": 10_000, "test": 10_000},
+    "ud_en_ewt": {"train": 3_889, "dev": 2_001, "test": 2_077},
+    "ud_zh_gsdsimp": {"train": 500, "test": 500},
     "waimai_10k": {"train": 11_987},
     "weibo_ner": {"train": 1_350, "dev": 270, "test": 270},
 }

@@ -121,6 +121,36 @@ def scored_pair_records() -> list[dict[str, Any]]:
     ]
 
 
+def parsed(*words: tuple[str, str, int, str]) -> dict[str, Any]:
+    """A sentence without blanks from form, UPOS, head and relation of its words."""
+    text = "".join(form for form, *_ in words)
+    found, start = [], 0
+    for form, upos, head, relation in words:
+        end = start + len(form)
+        found.append({"start": start, "end": end, "upos": upos, "head": head, "relation": relation})
+        start = end
+    return {"text": text, "words": found}
+
+
+def parsing_records() -> list[dict[str, Any]]:
+    records = []
+    for i, person in enumerate(PEOPLE):
+        name, place = (person, "PROPN"), (PLACES[i], "PROPN")
+        other = (PEOPLE[i - 3], "PROPN")
+        records += [
+            parsed(
+                (*name, 3, "nsubj"), ("昨天", "NOUN", 3, "obl:tmod"), ("去", "VERB", 0, "root"),
+                ("了", "AUX", 3, "aux"), (*place, 3, "obj"), ("。", "PUNCT", 3, "punct"),
+            ),
+            parsed(
+                (*name, 2, "nsubj"), ("喜欢", "VERB", 0, "root"), (*place, 2, "obj"), ("，", "PUNCT", 6, "punct"),
+                (*other, 6, "nsubj"), ("讨厌", "VERB", 2, "parataxis"), ("。", "PUNCT", 2, "punct"),
+            ),
+            parsed((*place, 2, "nsubj"), ("很好", "ADJ", 0, "root"), ("！", "PUNCT", 2, "punct")),
+        ]  # fmt: skip
+    return records
+
+
 def text_records() -> list[dict[str, Any]]:
     return [{"text": r["text"]} for r in ner_records()]
 
@@ -194,6 +224,10 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     ),
     "multiple-choice": ({"name": "multiple_choice"}, choice_records(blank=False)),
     "multiple-choice-cloze": ({"name": "multiple_choice", "blank": "#空#"}, choice_records(blank=True)),
+    "dependencies": (
+        {"name": "dependency_parsing", "arc_size": 32, "relation_size": 32, "dropout": 0.1},
+        parsing_records(),
+    ),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wenmai.data import rows
 from wenmai.heads.answer_span import AnswerSpanHead
 from wenmai.heads.auxiliary_lm import WithLanguageModel
+from wenmai.heads.biaffine import DependencyHead
 from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.choice import ChoiceHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
@@ -83,6 +84,34 @@ def answers(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
         np.sort(rng.integers(1, length - 1, (2, 2)), axis=1) if length > 2 else np.zeros((1, 2), np.int64)
     )
     return {"answers": places, "content": np.array([[1, length - 1]])}
+
+
+def trees(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """Words between two special tokens, one of them the root; relations of others are of two kinds, as are roots."""
+    targets = {name: [IGNORE] * length for name in ("ends", "begins", "upos", "heads", "relations")}
+    ends = [at for at in range(1, length - 1) if at == length - 2 or rng.random() < 0.7]
+    for at in range(2, length - 1):
+        targets["begins"][at] = int(at - 1 in ends)
+    for number, at in enumerate(ends):
+        targets["ends"][at] = 1
+        targets["upos"][at] = int(rng.integers(L))
+        targets["heads"][at] = ends[max(0, number - 1)]
+        targets["relations"][at] = int(rng.integers(2))
+    return dict(targets)
+
+
+def dependency_head(**parts: int) -> DependencyHead:
+    sizes = {"words": 1, "upos": L, "relations": 2, "root_relations": 2, **parts}
+    return DependencyHead(
+        H,
+        words=bool(sizes["words"]),
+        upos=sizes["upos"],
+        relations=sizes["relations"],
+        root_relations=sizes["root_relations"],
+        arc_size=4,
+        relation_size=3,
+        dropout=0.1,
+    )
 
 
 @dataclass(frozen=True)
@@ -159,6 +188,9 @@ CASES = {
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
     "answer_span": Case(lambda: AnswerSpanHead(H, dropout=0.1), answers),
     "choice": Case(lambda: ChoiceHead(H, pooling="mean", dropout=0.1), choice),
+    "dependencies": Case(dependency_head, trees),
+    "dependencies_of_given_words": Case(lambda: dependency_head(words=0, upos=0), trees),
+    "words_alone": Case(lambda: dependency_head(upos=0, relations=0, root_relations=0), trees),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "slots": slots(several=False, crf=True, conditioned=False),
     "slots_conditioned": slots(several=False, crf=False, conditioned=True),

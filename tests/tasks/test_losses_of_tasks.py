@@ -16,6 +16,7 @@ from wenmai.heads.marked_pair import OBJECT_START, SUBJECT_START
 from wenmai.tasks import TASKS
 
 LABELS = ["人", "地", "机构"]
+PARSED = ["relation/nsubj", "relation/obj", "root/root", "upos/NOUN", "upos/VERB"]
 LABEL = {"label": torch.tensor([0, 2, IGNORE, 1])}
 HELD = {"labels": torch.tensor([[[0], [2]], [[IGNORE], [IGNORE]], [[1], [IGNORE]], [[0], [1]]])}
 HOLDS = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=torch.bool)
@@ -117,5 +118,6 @@ def test_heads_take_r_drop_unless_they_compare_texts_or_hold_no_logits(
     if name == "text_matching":
         configs += [TASKS[name].Config(objective="regression")]
     for config in configs:
-        head = TASKS[name](config, LABELS).build_head(decoder if name == "causal_lm" else backbone)
+        labels = PARSED if name == "dependency_parsing" else LABELS
+        head = TASKS[name](config, labels).build_head(decoder if name == "causal_lm" else backbone)
         assert head.defines_divergence is (name not in ("text_embedding", "causal_lm"))

@@ -128,8 +128,6 @@ def _read(
                 _look_at_spans(name, record["text"], record[key], nested, rows, index, found)
         for guess in example.guesses:
             found.add(name, _guessed(name), rows.place(index), guess)
-        if "entities" in record:
-            _look_at_spans(name, record, nested, rows, index, found)
         for answer in record.get("answers") or ():
             _look_at_answer(name, record, answer, rows, index, found)
         advance()
@@ -383,9 +381,12 @@ def texts_of(record: dict[str, Any]) -> list[str]:
 
 
 def labels_of(record: dict[str, Any]) -> list[str]:
-    """The class names of a record: its ``label``, its ``labels`` or ``intents``, the labels of its spans."""
+    """The class names of a record: its ``label``, its ``labels`` or ``intents``, the labels of its spans, what its words
+    are."""
     found = [record["label"]] if isinstance(record.get("label"), str) else []
     found += [*(record.get("labels") or ()), *(record.get("intents") or ())]
+    for word in record.get("words") or ():
+        found += [word[key] for key in ("upos", "relation") if word.get(key) is not None]
     return found + [span["label"] for key in SPANS for span in record.get(key) or ()]
 
 

@@ -105,6 +105,10 @@ def predict(
     ] = "auto",
     encoding: Annotated[str, typer.Option(help="of FILE")] = "utf-8",
     output: Annotated[Path | None, typer.Option(help="write to this file; default: print")] = None,
+    output_format: Annotated[
+        Literal["json", "conllu", "ltp"],
+        typer.Option(help="how it is written; conllu and ltp are for dependency_parsing"),
+    ] = "json",
 ) -> None:
     """Predict for texts or records, one JSON line each.
 
@@ -112,21 +116,23 @@ def predict(
     """
     from wenmai.atomic import writing
     from wenmai.inference.input import as_examples, read_items
+    from wenmai.inference.output import writer
     from wenmai.inference.predictor import load
 
     predictor = load(bundle)
+    written = writer(output_format, predictor.task)
     predictions = predictor.predict_examples(
         as_examples(read_items(file, line_format, encoding), predictor.task)
     )
     with progress().task("predicting", None, "lines") as step:
         if output is None:
             for prediction in predictions:
-                print(json.dumps(prediction, ensure_ascii=False))
+                print(written(prediction), end="")
                 step.advance()
             return
         with writing(output) as target:
             for prediction in predictions:
-                target.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+                target.write(written(prediction))
                 step.advance()
 
 

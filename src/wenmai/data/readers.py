@@ -8,6 +8,7 @@ from pathlib import Path
 from wenmai.data.annotations import scan_cluener, scan_doccano, scan_label_studio, wrong_format
 from wenmai.data.brat import scan_brat
 from wenmai.data.conll import scan_conll
+from wenmai.data.conllu import scan_conllu
 from wenmai.data.fields import apply_reading
 from wenmai.data.hidden_pair import scan_hidden_pair
 from wenmai.data.json_files import json_file_is_lines, scan_json, scan_jsonl
@@ -30,6 +31,7 @@ ENDINGS: dict[str, Format] = {
     ".conll": "conll",
     ".bio": "conll",
     ".bmes": "conll",
+    ".conllu": "conllu",
     ".txt": "text",
     ".parquet": "parquet",
 }
@@ -101,7 +103,7 @@ def source_format(source: Source) -> Format:
     if ending not in ENDINGS:
         raise unreadable(
             source.path,
-            f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, text, "
+            f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, conllu, text, "
             "parquet, label_studio, doccano, cluener, hidden_pair, squad or cmrc",
         )
     found = ENDINGS[ending]
@@ -123,6 +125,8 @@ def _scan(source: Source, found: Format) -> Scanned:
             return _scan_table(source, found == "csv")
         case "conll":
             return _scan_conll(source)
+        case "conllu":
+            return scan_conllu(path, encoding)
         case "text":
             return scan_text(path, encoding, source.text_unit)
         case "parquet":

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Format = Literal[
-    "auto", "jsonl", "json", "csv", "tsv", "conll", "text", "parquet", "dataset",
+    "auto", "jsonl", "json", "csv", "tsv", "conll", "conllu", "text", "parquet", "dataset",
     "label_studio", "doccano", "brat", "cluener", "parallel", "hidden_pair", "squad", "cmrc",
 ]  # fmt: skip
 

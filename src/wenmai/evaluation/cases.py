@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,9 @@ def _judged(line: Line) -> Case:
         return _intents_and_slots(line, gold)
     if "choice" in line:
         return _choice(line, gold.get("label"))
+    if "words" in line and "sentences" in line:
+        wanted = None if "words" not in gold else _described(gold["words"], line, gold.get("sentences"))
+        return _spans(_described(line["words"], line, line["sentences"]), wanted)
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
         return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
@@ -199,6 +203,33 @@ def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
         intents["right"] = spans["right"] and intents["right"]
     kinds, labels = (sorted({*spans[key], *intents.get(key, ())}) for key in ("kinds", "labels"))
     return {**spans, **intents, "kinds": kinds, "labels": labels}
+
+
+def _described(
+    words: Sequence[Mapping[str, Any]], line: Line, sentences: Sequence[Mapping[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """Words of a tree as spans, whose label is all that is said of them: ``PRON nsubj 喜欢``."""
+    spans = []
+    for words_of_one in _by_sentence(words, sentences):
+        for word in words_of_one:
+            head = word.get("head")
+            above = words_of_one[head - 1] if head else None
+            surface = line["text"][above["start"] : above["end"]] if above else None
+            said = [word.get("upos"), word.get("relation"), surface]
+            label = " ".join(part for part in said if part) or "word"
+            spans.append({"start": word["start"], "end": word["end"], "label": label})
+    return spans
+
+
+def _by_sentence(
+    words: Sequence[Mapping[str, Any]], sentences: Sequence[Mapping[str, Any]] | None
+) -> Iterator[list[Mapping[str, Any]]]:
+    if not sentences:
+        yield list(words)
+        return
+    starts = [word["start"] for word in words]
+    for sentence in sentences:
+        yield list(words[bisect_left(starts, sentence["start"]) : bisect_left(starts, sentence["end"])])
 
 
 def _words(kind: str) -> str:

@@ -24,6 +24,7 @@ KNOWN_AS = {
     "token-classification": "ner",
     "intent-detection": "slot_filling",
     "sentence-level-relation-extraction": "relation_classification",
+    "dep": "dependency_parsing",
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wenmai.tasks.causal_lm import CausalLM
+from wenmai.tasks.dependency_parsing import DependencyParsing
 from wenmai.tasks.masked_lm import MaskedLM
 from wenmai.tasks.multiple_choice import MultipleChoice
 from wenmai.tasks.ner import Ner
@@ -22,6 +23,7 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
         TextClassification,
         TextMatching,
         Ner,
+        DependencyParsing,
         SlotFilling,
         RelationClassification,
         QuestionAnswering,

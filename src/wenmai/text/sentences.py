@@ -23,7 +23,8 @@ _HAS_LINE_END = re.compile(_LINE_END)
 _ENDS_ANYWHERE = frozenset("。！？…；｡")
 # a quoted sentence inside another one, which goes on: “走吧！”，他说
 _GOES_ON = frozenset("，、,：:;）)】》」』")
-_CLAUSE_MARKS = frozenset("，、；：,;: \t\u3000")
+CLAUSE_MARKS = frozenset("，、；：,;: \t\u3000")
+"""Behind which a sentence that is too long is best cut."""
 _ABBREVIATIONS = re.compile(
     r"mrs?|ms|dr|prof|[sj]r|st|mt|gen|col|lt|sgt|capt|sen|gov|hon|rev|messrs|inc|ltd|co|corp|bros|dept|univ"
     r"|assn|vs|cf|ca|approx|est|viz|al|eds?"
@@ -119,7 +120,7 @@ def _pieces(text: str, start: int, end: int, longest: int) -> Iterator[Range]:
     """A sentence cut into ranges of at most so many characters."""
     while end - start > longest:
         half, limit = start + (longest + 1) // 2, start + longest
-        cut = next((at for at in range(limit, half, -1) if text[at - 1] in _CLAUSE_MARKS), limit)
+        cut = next((at for at in range(limit, half, -1) if text[at - 1] in CLAUSE_MARKS), limit)
         while cut > start and unicodedata.category(text[cut])[0] == "M":
             cut -= 1
         cut = cut if cut > start else limit
