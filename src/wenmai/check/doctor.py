@@ -381,8 +381,7 @@ def texts_of(record: dict[str, Any]) -> list[str]:
 
 
 def labels_of(record: dict[str, Any]) -> list[str]:
-    """The class names of a record: its ``label``, its ``labels`` or ``intents``, the labels of its spans, what its words
-    are."""
+    """The class names of a record: its ``label``, ``labels`` or ``intents``, those of its spans, what its words are."""
     found = [record["label"]] if isinstance(record.get("label"), str) else []
     found += [*(record.get("labels") or ()), *(record.get("intents") or ())]
     for word in record.get("words") or ():
