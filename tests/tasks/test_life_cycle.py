@@ -19,7 +19,7 @@ from wenmai.training.trainer import train
 # two gold values against sixteen predicted ones can't correlate better than 0.868; an even guess of a masked
 # or following character costs 8.2 nats
 LEARNED = {"masked-lm": -3.5, "causal-lm": -2.2, "matching-regression": 0.86, "embedding-cosent": 0.86}
-EPOCHS = {"masked-lm": 40, "causal-lm": 40}
+EPOCHS = {"masked-lm": 40, "causal-lm": 40, "slots-several": 40}
 ODD_TEXTS = [
     "",
     "我",
