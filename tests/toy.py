@@ -79,15 +79,19 @@ def regression_records() -> list[dict[str, Any]]:
 
 
 def question_records(*, unanswerable: bool = False) -> list[dict[str, Any]]:
-    """Two questions a context; the longest contexts take two windows of 64 tokens."""
+    """Who or where, of contexts that tell one of them, or neither; the longest take two windows of 64 tokens."""
     records: list[dict[str, Any]] = []
     for i, (person, place) in enumerate(zip(PEOPLE, PLACES, strict=True)):
-        context = "今天天气很好。" * (2 * (i % 4)) + f"{person}昨天去了{place}开会，然后回家。"
-        for question, answer in (("谁去开会了？", person), ("在哪里开会？", place)):
-            found = {"text": answer, "start": context.index(answer)}
-            records.append({"context": context, "question": question, "answers": [found]})
+        told = [
+            ("谁去开会了？", f"{person}昨天去开会，", person),
+            ("在哪里开会？", f"昨天在{place}开会，", place),
+        ]
         if unanswerable:
-            records.append({"context": context, "question": "花了多少钱？", "answers": []})
+            told.append((told[i % 2][0], "昨天没有人开会，", ""))
+        for question, sentence, answer in told:
+            context = "今天天气很好。" * (2 * (i % 4)) + sentence + "然后回家。"
+            found = [{"text": answer, "start": context.index(answer)}] if answer else []
+            records.append({"context": context, "question": question, "answers": found})
     return records
 
 

@@ -194,10 +194,10 @@ def test_a_context_of_twenty_thousand_characters(folder: Path, tmp_path: Path) -
     """The answer of a window is the answer of the context, in its own characters: windows compare."""
     from wenmai.training.trainer import train
 
-    config = toy_config(tmp_path / "run", "question-answering", folder, epochs=15, eval_steps=0.5)
+    config = toy_config(tmp_path / "run", "question-answering", folder, epochs=20, eval_steps=0.5)
     answer = Predictor(train(config), tokens_per_batch=2048)
     filler = "今天天气很好。" * 1450
-    context = filler + "王小明昨天去了北京开会，然后回家。" + filler
+    context = filler + "王小明昨天去开会，然后回家。" + filler
     found = answer({"question": "谁去开会了？", "context": context})
     assert len(context) > 20_000
     assert (found["answer"], found["start"]) == ("王小明", len(filler))

@@ -77,7 +77,7 @@ def _choosable(scores_BT: Tensor, content_BN2: Tensor) -> Tensor:
     """The scores with ``MASKED`` where no answer can be: the question, special tokens but the first, padding."""
     scores_BT = widened(scores_BT)
     token_T = torch.arange(scores_BT.size(1), device=scores_BT.device)
-    first_B1, stop_B1 = content_BN2[:, 0].split(1, dim=-1)
+    first_B1, stop_B1 = content_BN2[:, 0, :1], content_BN2[:, 0, 1:]
     allowed_BT = (token_T == 0) | ((token_T >= first_B1) & (token_T < stop_B1))
     return scores_BT.masked_fill(~allowed_BT, MASKED)
 

@@ -54,7 +54,7 @@ class ChoiceHead(Head):
 def log_shares(score_B: Tensor, group_B: Tensor) -> Tensor:
     """The logarithm of each row's share of the softmax over the rows of its group, (B,)."""
     score_B = widened(score_B)
-    groups, number_B = group_B.unique(return_inverse=True)
+    groups, number_B = torch.unique(group_B, return_inverse=True)
     highest_G = score_B.detach().new_full((len(groups),), -torch.inf)
     highest_G = highest_G.scatter_reduce(0, number_B, score_B.detach(), "amax")
     shifted_B = score_B - highest_G[number_B]
