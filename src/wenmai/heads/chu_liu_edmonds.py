@@ -52,7 +52,7 @@ def tree_heads(scores_WW: NDArray[np.floating]) -> NDArray[np.int64]:
     graph[1:, 0] = scores.diagonal() - price
     np.fill_diagonal(scores, -np.inf)
     graph[1:, 1:] = scores
-    heads_W = _arborescence(graph)[1:] - 1
+    heads_W: NDArray[np.int64] = _arborescence(graph)[1:] - 1
     root = int(heads_W.argmin())
     heads_W[root] = root
     return heads_W
