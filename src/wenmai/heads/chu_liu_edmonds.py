@@ -62,7 +62,7 @@ def _arborescence(graph_NN: NDArray[np.float64]) -> NDArray[np.int64]:
     """The best head of every node (0 for node 0), so that all lead to node 0."""
     contractions: list[_Contraction] = []
     while True:
-        heads = graph_NN.argmax(axis=1)
+        heads: NDArray[np.int64] = graph_NN.argmax(axis=1)
         heads[0] = 0
         cycle = _cycle(heads)
         if cycle is None:
