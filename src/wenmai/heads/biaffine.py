@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from wenmai.heads.cross_entropy import one_of_labels
 from wenmai.heads.divergence import sigmoid_divergence, softmax_divergence
 from wenmai.heads.global_pointer import MASKED
-from wenmai.heads.head import IGNORE, INITIAL_DEVIATION, Head, Outputs, linear, widened
+from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
 
 SLOPE = 0.1
 """Of the leaky ReLU below 0, as in the paper's own code."""
@@ -38,10 +38,9 @@ class ArcScorer(nn.Module):
         super().__init__()
         self.dependent = _view(hidden_size, size, dropout)
         self.head = _view(hidden_size, size, dropout)
-        self.pair = nn.Parameter(torch.empty(size, size))
+        self.pair = nn.Parameter(torch.zeros(size, size))
         self.prior = nn.Parameter(torch.zeros(size))
         self.root = linear(size, 1)
-        nn.init.normal_(self.pair, std=INITIAL_DEVIATION)
 
     def forward(self, hidden_BTH: Tensor) -> Tensor:
         """(B, T, T): of every token as a dependent and every token as a head."""
@@ -67,11 +66,10 @@ class RelationScorer(nn.Module):
         super().__init__()
         self.dependent = _view(hidden_size, size, dropout)
         self.head = _view(hidden_size, size, dropout)
-        self.pair = nn.Parameter(torch.empty(relations, size, size))
+        self.pair = nn.Parameter(torch.zeros(relations, size, size))
         self.of_dependent = linear(size, relations)
         self.of_head = nn.Parameter(torch.zeros(relations, size))
         self.root = linear(size, root_relations)
-        nn.init.normal_(self.pair, std=INITIAL_DEVIATION)
 
     def forward(self, hidden_BTH: Tensor) -> Tensor:
         """(B, T, T) of ids: the best relation of each pair, on the diagonal the best one of a root.
@@ -238,7 +236,11 @@ def _choices(outputs: Outputs, batch: dict[str, Tensor]) -> list[tuple[Tensor, T
 
 
 def _view(hidden_size: int, size: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(linear(hidden_size, size), nn.LeakyReLU(SLOPE), nn.Dropout(dropout))
+    """An MLP of one layer. It begins orthogonal, and the products of two views at 0, as in the paper's own code: views
+    as small as other fresh layers would learn slowly, since a score is a product of three small things."""
+    layer = linear(hidden_size, size)
+    nn.init.orthogonal_(layer.weight)
+    return nn.Sequential(layer, nn.LeakyReLU(SLOPE), nn.Dropout(dropout))
 
 
 def _diagonal(hidden_BTH: Tensor) -> Tensor:

@@ -52,15 +52,17 @@ def tree_heads(scores_WW: NDArray[np.floating]) -> NDArray[np.int64]:
     graph[1:, 0] = scores.diagonal() - price
     np.fill_diagonal(scores, -np.inf)
     graph[1:, 1:] = scores
-    heads = _arborescence(graph)[1:] - 1
-    return np.where(heads < 0, np.arange(words), heads)
+    heads_W: NDArray[np.int64] = _arborescence(graph)[1:] - 1
+    root = int(heads_W.argmin())
+    heads_W[root] = root
+    return heads_W
 
 
 def _arborescence(graph_NN: NDArray[np.float64]) -> NDArray[np.int64]:
     """The best head of every node (0 for node 0), so that all lead to node 0."""
     contractions: list[_Contraction] = []
     while True:
-        heads = graph_NN.argmax(axis=1)
+        heads: NDArray[np.int64] = graph_NN.argmax(axis=1)
         heads[0] = 0
         cycle = _cycle(heads)
         if cycle is None:

@@ -219,15 +219,11 @@ class DependencyParsing(Task[DependencyExample, DependencyParsingConfig]):
             arcs = (_arcs(gold), _arcs(predicted))
             cuts["relation"] = span_scores_by(*arcs, lambda _, span: span.label.partition(" ")[0])
         if known and self.finds_words:
-            places = [
-                [[Span(word.start, word.end, "") for word in words] for words in side]
-                for side in (gold, predicted)
-            ]
 
             def group(index: int, span: Span) -> str:
                 return "seen" if examples[index].text[span.start : span.end] in known else "unseen"
 
-            cuts["seen"] = span_scores_by(*places, group)
+            cuts["seen"] = span_scores_by(_places(gold), _places(predicted), group)
         return cuts
 
     def inventory(self, examples: Iterable[DependencyExample]) -> set[str]:
@@ -355,6 +351,10 @@ def _parsed(predictions: Sequence[Prediction]) -> list[list[ParsedWord]]:
         DependencyExample(text=p["text"], words=p["words"], sentences=p["sentences"]).parsed()
         for p in predictions
     ]
+
+
+def _places(examples: Sequence[Sequence[ParsedWord]]) -> list[list[Span]]:
+    return [[Span(word.start, word.end, "") for word in words] for words in examples]
 
 
 def _tagged(examples: Sequence[Sequence[ParsedWord]]) -> list[list[Span]]:
