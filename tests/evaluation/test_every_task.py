@@ -29,7 +29,7 @@ def test_from_bundle_to_page(name: str, backbone: Path, tmp_path: Path) -> None:
     settings, records = TOYS[name]
     task_type = TASKS[settings["name"]]
     config = task_type.Config.model_validate(settings)
-    examples = list(read_examples(records, task_type.Example))[::3]
+    examples = list(read_examples(records, task_type.Example))[::2]
     task = task_type(config, task_type.collect_labels(config, examples))
     encoder, tokenizer = load_folder(backbone_of(name, backbone))
     save_bundle(tmp_path / "bundle", task, *build_model(task, encoder, tokenizer))

@@ -58,8 +58,9 @@ def scan_cmrc(path: str, encoding: str) -> Scanned:
 
 def question_format(data: Mapping[str, Any]) -> str | None:
     """The format that a record of a plain JSON file has the shape of, where it is one of this page's."""
-    if isinstance(data.get("paragraphs"), list):
-        return "squad"
+    paragraphs = data.get("paragraphs")
+    if isinstance(paragraphs, list) and paragraphs and isinstance(paragraphs[0], Mapping):
+        return "squad"  # poems have paragraphs too, which are lines
     if isinstance(data.get("qas"), list):
         return "cmrc" if "context_text" in data else "squad"
     return None

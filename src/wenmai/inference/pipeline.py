@@ -30,18 +30,17 @@ KNOWN_AS = {
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
 
-RANKED = frozenset({"masked_lm", "text_classification", "text_matching", "question_answering"})
-"""Tasks that answer with several possibilities, of which the best may be asked for."""
-
-
-RANKED = (
-    "masked_lm",
-    "text_classification",
-    "text_matching",
-    "slot_filling",
-    "relation_classification",
+RANKED = frozenset(
+    {
+        "masked_lm",
+        "text_classification",
+        "text_matching",
+        "question_answering",
+        "slot_filling",
+        "relation_classification",
+    }
 )
-"""Tasks whose answers have scores to choose the best of."""
+"""Tasks that answer with several possibilities, of which the best may be asked for."""
 
 
 class Pipeline:
