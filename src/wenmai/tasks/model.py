@@ -49,6 +49,7 @@ def build_model(task: Task[Any, Any], backbone: Backbone, tokenizer: Tokenizer) 
 def with_own_tokens(task: Task[Any, Any], backbone: Backbone, tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer with the task's own tokens, for which the backbone gets embeddings, in place; as they are where
     they have them already."""
-    known = tokenizer.pretrained.get_vocab()
-    missing = [token for token in task.own_tokens if token.text not in known]
+    wanted = task.own_tokens
+    known = tokenizer.pretrained.get_vocab() if wanted else {}
+    missing = [token for token in wanted if token.text not in known]
     return extend_vocabulary(backbone, tokenizer, missing)[0] if missing else tokenizer

@@ -51,13 +51,19 @@ def marker_ids(tokenizer: Tokenizer) -> list[int]:
     Raises:
         UserError: the vocabulary does not have them.
     """
-    known = tokenizer.pretrained.get_vocab()
-    if not all(tag in known for tag in TAGS):
+    found = _known_markers(tokenizer)
+    if len(found) < len(TAGS):
         raise UserError(
             f"the vocabulary has no {', '.join(TAGS)}: open the model with wenmai.load or a run, which add them, "
             "or set task.markers: false"
         )
-    return [int(known[tag]) for tag in TAGS]
+    return found
+
+
+def _known_markers(tokenizer: Tokenizer) -> list[int]:
+    """The ids of those tags that the vocabulary has; the vocabulary itself would take long to get."""
+    ids = [tokenizer.pretrained.convert_tokens_to_ids(tag) for tag in TAGS]
+    return [int(i) for i in ids if i not in (None, tokenizer.unk_id)]
 
 
 def pair_tokens(
@@ -96,8 +102,7 @@ def _around(encoding: Encoding, borders: set[int]) -> list[Range]:
 
 def _plain(text: str, tokenizer: Tokenizer, characters: bool) -> Encoding:
     encoding = tokenizer.encode(text, characters=characters)
-    known = tokenizer.pretrained.get_vocab()
-    markers = {known[tag] for tag in TAGS if tag in known}
+    markers = {*_known_markers(tokenizer)}
     if not markers.intersection(encoding.ids):
         return encoding
     ids: list[int] = []
