@@ -76,7 +76,7 @@ def loss_of(name: str, config: dict[str, Any], targets: dict[str, torch.Tensor],
 def test_the_key_reaches_the_loss(case: str, option: dict[str, float], backbone: Backbone) -> None:
     name, config, targets = CASES[case]
     plain = loss_of(name, config, targets, backbone)
-    assert loss_of(name, {**config, **option}, targets, backbone) != pytest.approx(plain, rel=1e-3)
+    assert loss_of(name, {**config, **option}, targets, backbone) != pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.parametrize(
