@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, torch.Tensor]]] = {
     "text_classification": ("text_classification", {}, LABEL),
     "several labels": ("text_classification", {"multi_label": True}, HELD),
     "text_matching": ("text_matching", {}, LABEL),
-    "relation_classification": ("relation_classification", {}, LABEL),
+    "relation_classification": ("relation_classification", {"representation": "cls"}, LABEL),
     "ner": ("ner", {"head": "softmax"}, TAGS),
     "masked_lm": ("masked_lm", {}, ORIGINAL),
 }
