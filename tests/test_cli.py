@@ -299,6 +299,9 @@ def test_a_bug_is_told_with_its_traceback(
 
 
 def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    # a shell that runs the tests in the background has Ctrl-C ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupted(task: str) -> str:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
