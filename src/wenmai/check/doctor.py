@@ -333,9 +333,10 @@ def texts_of(record: dict[str, Any]) -> list[str]:
 
 
 def labels_of(record: dict[str, Any]) -> list[str]:
-    """The class names of a record: its ``label``, its ``labels``, the labels of its spans."""
+    """The class names of a record: its ``label``, its ``labels``, the labels of its spans, its predicates."""
     found = [record["label"]] if isinstance(record.get("label"), str) else []
     found += record.get("labels") or ()
+    found += [relation["predicate"] for relation in record.get("relations") or ()]
     return found + [entity["label"] for entity in record.get("entities") or ()]
 
 

@@ -13,6 +13,7 @@ from wenmai.data.json_files import json_file_is_lines, scan_json, scan_jsonl
 from wenmai.data.lines import missing
 from wenmai.data.records import Record, Rejected, Scanned, unreadable
 from wenmai.data.sources import Format, Source
+from wenmai.data.triples import FORMATS, scan_triples, triple_format
 from wenmai.data.tables import scan_dataset_folder, scan_parquet, scan_table, scan_text
 from wenmai.errors import DataError
 from wenmai.samples import sample_records
@@ -31,7 +32,7 @@ ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 
-ANNOTATION_FORMATS: frozenset[Format] = frozenset({"label_studio", "doccano", "brat", "cluener"})
+ANNOTATION_FORMATS: frozenset[Format] = frozenset({"label_studio", "doccano", "brat", "cluener", *FORMATS})
 """Formats whose fields the tool chose, not the user: a task takes those it knows."""
 
 OWN_OFFSETS: frozenset[Format] = frozenset({"jsonl", "json", "parquet", "dataset", "doccano"})
@@ -94,7 +95,7 @@ def source_format(source: Source) -> Format:
         raise unreadable(
             source.path,
             f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, text, "
-            "parquet, label_studio, doccano or cluener",
+            "parquet, label_studio, doccano, cluener, spo_list or triple_list",
         )
     found = ENDINGS[ending]
     if found == "text" and source.delimiter:
@@ -131,6 +132,8 @@ def _scan(source: Source, found: Format) -> Scanned:
             return scan_brat(path, encoding, discontinuous=source.discontinuous)
         case "cluener":
             return scan_cluener(path, encoding)
+        case "spo_list" | "triple_list":
+            return scan_triples(path, encoding, listed=found)
         case "auto":
             raise AssertionError("source_format tells the format")
 
@@ -138,7 +141,7 @@ def _scan(source: Source, found: Format) -> Scanned:
 def _checked_shape(records: Scanned) -> Scanned:
     """Stops at a record that is in an annotation tool's form, which no task would understand."""
     for record in records:
-        if isinstance(record, Record) and (name := wrong_format(record.data)):
+        if isinstance(record, Record) and (name := wrong_format(record.data) or triple_format(record.data)):
             raise unreadable(record.place, f"this record is in the form of {name}: set data.format: {name}")
         yield record
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Format = Literal[
     "auto", "jsonl", "json", "csv", "tsv", "conll", "text", "parquet", "dataset",
-    "label_studio", "doccano", "brat", "cluener",
+    "label_studio", "doccano", "brat", "cluener", "spo_list", "triple_list",
 ]  # fmt: skip
 
 

@@ -34,7 +34,9 @@ INSIDE: dict[str, Literal["outputs", "gradients"]] = {"activations": "outputs", 
 
 AXIS_NAMES = {
     "entity_length": "characters in the entity",
-    "seen": "entities that the training set has, and others",
+    "seen": "what the training set has, and the rest",
+    "triples": "triples in the text",
+    "overlap": "how the text's triples overlap",
 }
 
 

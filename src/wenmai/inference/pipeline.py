@@ -22,6 +22,7 @@ KNOWN_AS = {
     "sentiment-analysis": "text_classification",
     "text-pair": "text_matching",
     "token-classification": "ner",
+    "triple-extraction": "relation_extraction",
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
 }

@@ -7,11 +7,12 @@ from typing import Any
 from wenmai.tasks.causal_lm import CausalLM
 from wenmai.tasks.masked_lm import MaskedLM
 from wenmai.tasks.ner import Ner
+from wenmai.tasks.relation_extraction import RelationExtraction
 from wenmai.tasks.task import Task
 from wenmai.tasks.text_classification import TextClassification
 from wenmai.tasks.text_embedding import TextEmbedding
 from wenmai.tasks.text_matching import TextMatching
 
 TASKS: dict[str, type[Task[Any, Any]]] = {
-    task.name: task for task in (TextClassification, TextMatching, Ner, TextEmbedding, MaskedLM, CausalLM)
+    task.name: task for task in (TextClassification, TextMatching, Ner, RelationExtraction, TextEmbedding, MaskedLM, CausalLM)
 }
