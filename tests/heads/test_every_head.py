@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from wenmai.data import rows
 from wenmai.heads.auxiliary_lm import WithLanguageModel
+from wenmai.heads.casrel import CasRelHead
 from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
 from wenmai.heads.contrastive import ContrastiveHead
 from wenmai.heads.crf import CRFHead
 from wenmai.heads.global_pointer import MASKED, GlobalPointerHead
+from wenmai.heads.gplinker import GPLinkerHead
 from wenmai.heads.head import IGNORE, Head
 from wenmai.heads.masked_lm import MaskedLMHead
 from wenmai.heads.tagging import TaggingHead
@@ -37,6 +39,15 @@ def tags(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
 def spans(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
     ends = np.sort(rng.integers(1, length - 1, (length - 2, 2)), axis=1)
     return {"spans": np.column_stack([ends, rng.integers(0, L, length - 2)])}
+
+
+def triples(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """One fewer than there are tokens of content; a subject of theirs, none in an empty row."""
+    count = max(0, length - 3)
+    ends = np.sort(rng.integers(1, max(2, length - 1), (count, 2, 2)), axis=2)
+    types = rng.integers(0, 2, (count, 2))
+    found = np.column_stack([ends[:, 0], rng.integers(0, L, count), ends[:, 1], types])
+    return {"triples": found, "subject": found[-1:, :2] if count else np.zeros((0, 2), dtype=np.int64)}
 
 
 def label_list(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
@@ -94,6 +105,15 @@ CASES = {
     "crf_bio": Case(lambda: CRFHead(H, L, dropout=0.1, allowed=BIO), tags),
     "efficient_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, dropout=0.1), spans),
     "full_pointer": Case(lambda: GlobalPointerHead(H, L, head_size=4, efficient=False, dropout=0.1), spans),
+    "gplinker": Case(
+        lambda: GPLinkerHead(H, L, subject_types=2, object_types=2, head_size=4, dropout=0.1), triples
+    ),
+    "casrel": Case(
+        lambda: CasRelHead(H, L, subject_types=2, object_types=2, head_size=4, dropout=0.1), triples
+    ),
+    "casrel_addition": Case(
+        lambda: CasRelHead(H, L, subject_types=2, conditioning="addition", dropout=0.1), triples
+    ),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "masked_lm": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H)), originals),
     "masked_lm_smoothed": Case(lambda: MaskedLMHead(H, nn.Embedding(7, H), label_smoothing=0.1), originals),

@@ -13,8 +13,8 @@ from wenmai.data.json_files import json_file_is_lines, scan_json, scan_jsonl
 from wenmai.data.lines import missing
 from wenmai.data.records import Record, Rejected, Scanned, unreadable
 from wenmai.data.sources import Format, Source
-from wenmai.data.triples import FORMATS, scan_triples, triple_format
 from wenmai.data.tables import scan_dataset_folder, scan_parquet, scan_table, scan_text
+from wenmai.data.triples import FORMATS, scan_triples, triple_format
 from wenmai.errors import DataError
 from wenmai.samples import sample_records
 

@@ -156,9 +156,7 @@ def _occurrences(text: str, surface: str) -> list[tuple[int, int]]:
     if not found:
         found = _found(*map(_lower, (text, surface)))
     whole = [
-        (start, end)
-        for start, end in found
-        if not (_inside_word(text, start) or _inside_word(text, end))
+        (start, end) for start, end in found if not (_inside_word(text, start) or _inside_word(text, end))
     ]
     return whole or found
 

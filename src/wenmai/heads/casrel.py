@@ -42,7 +42,7 @@ class CasRelHead(Head):
       ``x = layer_norm(P h)`` of 2 D numbers and v in the same space.
 
     Spans are read off by the nearest end at or behind a beginning, so of subjects that begin together, and of objects
-    of one subject and predicate, only the shortest is found. :class:`wenmai.heads.gplinker.GPLinkerHead` can do without.
+    of one subject and predicate, only the shortest is found. :class:`wenmai.heads.gplinker.GPLinkerHead` finds all.
 
     Outputs:
         ``subjects`` (B, T, 2 S): beginnings, then ends, of each subject type; ``objects`` (B, T, 2 P): what the token
@@ -115,7 +115,7 @@ class CasRelHead(Head):
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         outputs = self.forward(hidden_BTH, mask_BT)
         kept = {name: outputs[name] for name in ("subjects", "types") if name in outputs}
-        return {**kept, "objects": object_scores(outputs, batch["subject"].squeeze(1).clamp(min=0))}
+        return {**kept, "objects": object_scores(outputs, batch["subject"][:, 0].clamp(min=0))}
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
         """Takes the outputs of :meth:`training_outputs`."""
@@ -139,14 +139,14 @@ class CasRelHead(Head):
 
     def _counted(self, outputs: Outputs, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         real_BT1 = batch["attention_mask"].bool()[..., None]
-        given_B11 = batch["subject"][..., :1] != IGNORE
+        given_B11 = batch["subject"][:, :1, :1] != IGNORE
         return {name: real_BT1 & given_B11 if name == "objects" else real_BT1 for name in outputs}
 
     def _gold(self, outputs: Outputs, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """1 where a subject, or an object of the given subject, begins or ends; in the shape of the outputs."""
-        triples_BN7, subject_BN2 = batch["triples"], batch["subject"]
+        triples_BN7, subject_B12 = batch["triples"], batch["subject"][:, :1]
         real_BN = triples_BN7[..., PREDICATE] != IGNORE
-        its_BN = real_BN & (triples_BN7[..., [SUBJECT_FIRST, SUBJECT_LAST]] == subject_BN2).all(dim=-1)
+        its_BN = real_BN & (triples_BN7[..., [SUBJECT_FIRST, SUBJECT_LAST]] == subject_B12).all(dim=-1)
         columns = {
             "subjects": (SUBJECT_FIRST, SUBJECT_LAST, SUBJECT_TYPE, real_BN),
             "types": (OBJECT_FIRST, OBJECT_LAST, OBJECT_TYPE, real_BN),

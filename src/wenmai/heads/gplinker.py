@@ -147,7 +147,7 @@ def decode_gplinker(
     """The triples of a row whose four scores are above 0; scores of predicates are computed between entities only.
 
     Of the types of a subject or object the best is taken. A window of T tokens keeps its T best subjects, its T best
-    objects and its T best triples: a model that has learned anything finds fewer, one that has not would fill the memory.
+    objects and its T best triples: a trained model finds fewer, an untrained one would fill the memory.
 
     Args:
         outputs: one row's, without padding.
@@ -213,4 +213,6 @@ def _entities(
 def _between(factors_TF: Floats, labels: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> Floats:
     """The scores (S, O, L) of pairs of some tokens with some others."""
     pairs_TT, first_TL, last_TL = _split(factors_TF, labels)
-    return np.asarray(pairs_TT[np.ix_(one, other)][:, :, None] + first_TL[one][:, None] + last_TL[other][None])
+    return np.asarray(
+        pairs_TT[np.ix_(one, other)][:, :, None] + first_TL[one][:, None] + last_TL[other][None]
+    )

@@ -51,7 +51,7 @@ def triple_scores(
     """Micro ``precision``, ``recall``, ``f1`` and macro averages of exact triples, and each predicate's values.
 
     ``partial_`` and ``surface_precision``, ``_recall``, ``_f1`` take the other two measures; ``pair_f1`` is exact but
-    for predicate and labels; ``exact_match`` is the share of texts with exactly the gold triples (none in both included).
+    for predicate and labels; ``exact_match`` is the share of texts with exactly the gold triples (or none, as in gold).
 
     Args:
         gold, predicted: the triples of each text, in the same order.
@@ -141,7 +141,7 @@ def count_group(triples: Collection[Triple]) -> str:
 def as_spans(
     gold: TripleSets, predicted: TripleSets
 ) -> tuple[list[dict[Span, Triple]], list[dict[Span, Triple]]]:
-    """Triples as spans that :mod:`wenmai.metrics.spans` compares: one place for each pair of ends, the predicate as label.
+    """Triples as spans that :mod:`wenmai.metrics.spans` compares: a place for each pair of ends, predicates as labels.
 
     Returns:
         of the gold and of the predicted triples of each text, span -> triple.

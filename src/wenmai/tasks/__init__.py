@@ -14,5 +14,6 @@ from wenmai.tasks.text_embedding import TextEmbedding
 from wenmai.tasks.text_matching import TextMatching
 
 TASKS: dict[str, type[Task[Any, Any]]] = {
-    task.name: task for task in (TextClassification, TextMatching, Ner, RelationExtraction, TextEmbedding, MaskedLM, CausalLM)
+    task.name: task
+    for task in (TextClassification, TextMatching, Ner, RelationExtraction, TextEmbedding, MaskedLM, CausalLM)
 }

@@ -32,13 +32,17 @@ from wenmai.metrics.triples import (
     triple_scores,
 )
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
-from wenmai.tasks.triple_decoding import (
+from wenmai.tasks.triple_decoding import decode_triples
+from wenmai.tasks.triple_rows import (
+    ROLES,
     TripleLabels,
-    decode_triples,
-    found_by_nearest_ends,
+    held_apart,
+    inside_row,
+    not_nearest,
+    token_triples,
 )
 from wenmai.tasks.windows import room_of, rows_at, sentence_bounds, window_bounds
-from wenmai.text.spans import Span, TokenAligner
+from wenmai.text.spans import Span
 
 SUBJECT_DRAWS = 11
 """Stream of the draws that choose the subject of a row."""
@@ -66,8 +70,8 @@ class Relation(BaseModel):
 class RelationExtractionExample(Example):
     """``{"text", "relations": [{"subject": {"start", "end", "label"}, "predicate", "object": {...}}]}``.
 
-    No relations is ``[]``, unlabelled is no field at all; labels may be left out. ``unlocated`` holds the triples that a
-    reader did not find in the text: nothing is learned from them, and they are reported by ``check`` and ``evaluate``.
+    No relations is ``[]``, unlabelled is no field at all; labels may be left out. ``unlocated`` holds the triples that
+    a reader did not find in the text: nothing is learned from them, ``check`` and ``evaluate`` count them.
     """
 
     text: str
@@ -125,10 +129,12 @@ class RelationExtractionConfig(TaskConfig):
     )
     long_text: Literal["windows", "sentences", "sentence"] = Field(
         default="windows",
-        description="how texts become rows: windows that overlap; as many whole sentences as fit; every sentence by itself",
+        description="how texts become rows: windows that overlap; as many whole sentences as fit; each sentence alone",
     )
     window_overlap: int = Field(
-        default=64, ge=0, description="tokens that neighbouring windows share, also of a sentence that is too long"
+        default=64,
+        ge=0,
+        description="tokens that neighbouring windows share, also of a sentence that is too long",
     )
     tokens: Literal["auto", "characters", "pieces"] = Field(
         default="auto", description="auto: characters where the tokenizer's pieces span several of them"
@@ -137,13 +143,18 @@ class RelationExtractionConfig(TaskConfig):
         default=64, ge=2, multiple_of=2, description="width of the vectors that tokens are compared by"
     )
     conditioning: Literal["layer_norm", "addition"] = Field(
-        default="layer_norm", description="head casrel: how tokens are told the subject; addition is as published"
+        default="layer_norm",
+        description="head casrel: how tokens are told the subject; addition is as published",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _only_of_casrel(self) -> Self:
-        if self.head != "casrel" and "conditioning" in self.model_fields_set and self.conditioning == "addition":
+        if (
+            self.head != "casrel"
+            and "conditioning" in self.model_fields_set
+            and self.conditioning == "addition"
+        ):
             raise ValueError(f"conditioning needs head: casrel; head {self.head!r} asks for no subject")
         return self
 
@@ -172,7 +183,7 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
         labels = sorted({relation.predicate for relation in relations})
         if not config.typed:
             return labels
-        types = {(role, getattr(relation, role).label) for relation in relations for role in TripleLabels.ROLES}
+        types = {(role, getattr(relation, role).label) for relation in relations for role in ROLES}
         if missing := sorted({role for role, label in types if label is None}):
             raise UserError(
                 f"task.typed: true needs a label on every {' and '.join(missing)}, the training set has some without: "
@@ -195,7 +206,7 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
         if example.labelled:
             triples_N7, _ = self._token_triples(example, encoding)
             for row in rows:
-                row.targets["triples"] = _inside_row(row, triples_N7)
+                row.targets["triples"] = inside_row(row, triples_N7)
                 if self.config.head == "casrel":
                     # augment draws another one each epoch
                     row.targets["subject"] = row.targets["triples"][:1, :2]
@@ -288,9 +299,7 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
         return cuts
 
     def inventory(self, examples: Iterable[RelationExtractionExample]) -> set[str]:
-        return {
-            _line(triple, example.text) for example in examples for triple in self._gold(example)
-        }
+        return {_line(triple, example.text) for example in examples for triple in self._gold(example)}
 
     def confusion(
         self, examples: Sequence[RelationExtractionExample], predictions: Sequence[Prediction]
@@ -318,15 +327,13 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
         triples_N7, named = self._token_triples(example, encoding)
         lost += named
         rows = rows_at(encoding, tokenizer, self._bounds(example.text, encoding, tokenizer))
-        held = [_inside_row(row, triples_N7) for row in rows]
-        apart = len(triples_N7) - len({(*at,) for row, own in zip(rows, held, strict=True) for at in _at(row, own)})
-        if apart:
+        if apart := held_apart(rows, triples_N7):
             lost.append(
                 f"{apart} of {len(triples_N7)} triples have ends that no row holds together: raise task.max_length"
                 + (" or task.window_overlap" if self.config.long_text == "windows" else "")
             )
         if self.config.head == "casrel":
-            missed = sum(len(own) - found_by_nearest_ends(own, len(row)) for row, own in zip(rows, held, strict=True))
+            missed = sum(not_nearest(inside_row(row, triples_N7), len(row)) for row in rows)
             if missed:
                 lost.append(
                     f"{missed} triples can't be told apart by head casrel (spans that begin together or cross): "
@@ -345,24 +352,7 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
     def _token_triples(
         self, example: RelationExtractionExample, encoding: Encoding
     ) -> tuple[NDArray[np.int64], list[str]]:
-        """The gold triples (N, 7) in tokens of the text, inclusive, and a sentence for each that can't be expressed."""
-        aligner = TokenAligner(encoding.offsets)
-        found: list[tuple[int, ...]] = []
-        lost: list[str] = []
-        for triple in sorted(self._gold(example)):
-            named = f"{surfaces(triple, example.text)} at {triple.subject.start} and {triple.object.start}"
-            ids = self.names.ids(triple)
-            if ids is None:
-                lost.append(f"{named}: its predicate or a type does not occur in the training set")
-                continue
-            ends = [aligner.to_tokens(span.start, span.end) for span in (triple.subject, triple.object)]
-            if ends[0] is None or ends[1] is None:
-                lost.append(f"{named} begins or ends inside a token: set task.tokens: characters")
-                continue
-            predicate, subject_type, object_type = ids
-            (s_first, s_stop), (o_first, o_stop) = ends[0], ends[1]
-            found.append((s_first, s_stop - 1, predicate, o_first, o_stop - 1, subject_type, object_type))
-        return np.array(sorted(set(found)), dtype=np.int64).reshape(-1, 7), lost
+        return token_triples(self._gold(example), example.text, encoding, self.names)
 
     def _gold(self, example: RelationExtractionExample) -> set[Triple]:
         return {self._triple(relation.model_dump()) for relation in example.relations or ()}
@@ -383,20 +373,3 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
 
 def _line(triple: Triple, text: str) -> str:
     return "\t".join(surfaces(triple, text))
-
-
-def _inside_row(row: Row, triples_N7: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The triples with both ends inside the row, in its tokens."""
-    first, stop = row.content
-    inside_N7 = triples_N7.copy()
-    inside_N7[:, [0, 1, 3, 4]] += first - row.window
-    ends_N4 = inside_N7[:, [0, 1, 3, 4]]
-    return inside_N7[((ends_N4 >= first) & (ends_N4 < stop)).all(axis=1)]
-
-
-def _at(row: Row, triples_N7: NDArray[np.int64]) -> list[list[int]]:
-    """The row's triples in tokens of the text again."""
-    moved_N7 = triples_N7.copy()
-    moved_N7[:, [0, 1, 3, 4]] += row.window - row.content[0]
-    found: list[list[int]] = moved_N7.tolist()
-    return found

@@ -52,13 +52,17 @@ def sentence_bounds(
     sentences = [(start, stop) for start, stop in pairwise(borders) if start < stop]
     if not together:
         parts = [(start, window_bounds(stop - start, room, overlap)) for start, stop in sentences]
-        return [(start + left, start + right) for start, bounds in parts for left, right in bounds] or [(0, 0)]
+        return [(start + left, start + right) for start, bounds in parts for left, right in bounds] or [
+            (0, 0)
+        ]
     windows: list[tuple[int, int]] = []
     at = 0
     while at < len(sentences):
         start, stop = sentences[at]
         if stop - start > room:
-            windows += [(start + left, start + right) for left, right in window_bounds(stop - start, room, overlap)]
+            windows += [
+                (start + left, start + right) for left, right in window_bounds(stop - start, room, overlap)
+            ]
             at += 1
             continue
         if at and windows and stop - sentences[at - 1][0] <= room:
