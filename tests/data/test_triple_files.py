@@ -69,11 +69,14 @@ def read(path: str, **options: Any) -> list[dict[str, Any]]:
 
 
 def spelled(record: dict[str, Any]) -> list[tuple[Any, ...]]:
-    text = record["text"]
-    return [
-        (*(text[e["start"] : e["end"]] for e in (r["subject"], r["object"])), r["predicate"], r["subject"].get("label"), r["object"].get("label"))
-        for r in record["relations"]
-    ]  # fmt: skip
+    def an_end(end: dict[str, Any]) -> tuple[str, Any]:
+        return record["text"][end["start"] : end["end"]], end.get("label")
+
+    found = []
+    for relation in record["relations"]:
+        (subject, kind), (target, its) = an_end(relation["subject"]), an_end(relation["object"])
+        found.append((subject, target, relation["predicate"], kind, its))
+    return found
 
 
 def test_spo_list_as_published(tmp_path: Path) -> None:

@@ -21,21 +21,17 @@ class Windows:
     """Which of several windows over a text judges a range of its tokens: the one in which it stands freest."""
 
     def __init__(self, rows: Sequence[Row]):
-        self._bounds = [(row.window, row.window + row.content[1] - row.content[0]) for row in rows]
-        self._total = max(end for _, end in self._bounds)
+        self._begin_W = np.array([row.window for row in rows])
+        self._end_W = np.array([row.window + row.content[1] - row.content[0] for row in rows])
 
     def judges(self, window: int, start: int, stop: int) -> bool:
         """Whether no other window leaves more tokens between ``[start, stop)`` and its nearer cut."""
-        here = self._freedom(start, stop, window)
-        return all(self._freedom(start, stop, other) <= here for other in range(len(self._bounds)))
-
-    def _freedom(self, start: int, stop: int, window: int) -> int:
-        begin, end = self._bounds[window]
-        if start < begin or stop > end:
-            return -1
-        left = start - begin if begin > 0 else self._total
-        right = end - stop if end < self._total else self._total
-        return min(left, right)
+        total = self._end_W.max()
+        left_W = np.where(self._begin_W > 0, start - self._begin_W, total)
+        right_W = np.where(self._end_W < total, self._end_W - stop, total)
+        holds_W = (self._begin_W <= start) & (stop <= self._end_W)
+        freedom_W = np.where(holds_W, np.minimum(left_W, right_W), -1)
+        return bool(freedom_W[window] == freedom_W.max())
 
 
 def decode_tags(

@@ -42,8 +42,8 @@ def sentence_bounds(
         encoding: of the text.
         room: most tokens in a window.
         overlap: tokens that neighbouring windows over one long sentence share at least.
-        together: as many sentences as fit, and the last one of a window again at the start of the next if a new one fits
-            beside it; False: every sentence by itself.
+        together: as many sentences as fit, and the last one of a window again at the start of the next if a new one
+            fits beside it; False: every sentence by itself.
     """
     begins = np.array([begin for begin, _ in encoding.offsets], dtype=np.int64)
     # a token belongs to the sentence in which it begins
