@@ -20,13 +20,17 @@ CORPORA = [path for path in RECIPES if path.parent.name == "corpora"]
 COUNTS = {
     "afqmc": {"train": 34_334, "test": 4_316},
     "cluener": {"train": 10_748, "test": 1_343},
+    "cmed": {"train": 3_000, "test": 585},
     "lcqmc": {"train": 8_802, "test": 12_500},
     "literature_re_brat": {"train": 30, "test": 9},
+    "literature_relations": {"train": 30, "test": 9},
     "msra_ner": {"train": 10_000, "test": 2_000},
     "online_shopping_10_cats": {"train": 17_592},
     "resume_ner": {"train": 3_821, "dev": 463, "test": 477},
     "thucnews_titles": {"train": 10_000, "test": 10_000},
     "waimai_10k": {"train": 11_987},
+    "webnlg": {"train": 5_019, "dev": 500, "test": 703},
+    "webnlg_star": {"train": 500, "test": 703},
     "weibo_ner": {"train": 1_350, "dev": 270, "test": 270},
 }
 """Records a file, as counted when the corpora were collected."""

@@ -6,7 +6,15 @@ import random
 
 import pytest
 
-from wenmai.metrics.triples import Triple, as_spans, count_group, overlap_types, surfaces, triple_scores
+from wenmai.metrics.triples import (
+    Triple,
+    as_spans,
+    count_group,
+    overlap_types,
+    surfaces,
+    triple_scores,
+    triple_scores_of,
+)
 from wenmai.text.spans import Span
 
 TEXT = "王明和李红在北京，王明爱北京。"
@@ -58,6 +66,24 @@ def test_scores_are_set_arithmetic() -> None:
             assert values[f"label/{predicate}/f1"] == pytest.approx(f1(*own)[2])  # type: ignore[arg-type]
         same = [set(g) == set(p) for g, p in zip(gold, predicted, strict=True)]
         assert values["exact_match"] == pytest.approx(sum(same) / len(same))
+
+
+@pytest.mark.parametrize("by_surface", [False, True])
+def test_groups_of_texts_are_scored_as_if_they_were_alone(by_surface: bool) -> None:
+    rng = random.Random(2)
+    gold, predicted = ([random_triples(rng) for _ in range(20)] for _ in range(2))
+    groups = {"a": [0, 3, 4], "b": [3, 19], "none": []}
+    found = triple_scores_of(gold, predicted, [TEXT] * 20, groups, by_surface=by_surface)
+    prefix = "surface_" if by_surface else ""
+    for name, indices in groups.items():
+        own = [[part[i] for i in indices] for part in (gold, predicted)]
+        expected = triple_scores(*own, [TEXT] * len(indices), PREDICATES).values()
+        values = found[name].values()
+        for metric in ("precision", "recall", "f1"):
+            assert values[metric] == expected[prefix + metric]
+        wanted = [{surfaces(t, TEXT) for t in ts} if by_surface else set(ts) for ts in own[0]]
+        assert values["support"] == sum(map(len, wanted))
+        assert found[name].examples == 20
 
 
 def test_partial_is_the_last_word_and_surface_any_place() -> None:

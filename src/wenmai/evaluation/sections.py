@@ -108,7 +108,7 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
         )
     others = [name for name in figures if name.startswith("by_") and name != "by_length"]
     if others:
-        notes = "n is the number of gold entities; a predicted entity counts in its own group."
+        notes = "n is the number of gold entities or triples; a predicted entity counts in its own group."
         drawn = "".join(_figure(figures[name], notes) for name in others)
         parts.append(f"<section><{level}>By entity</{level}>{drawn}</section>")
     if evaluation.metrics.get("labels"):

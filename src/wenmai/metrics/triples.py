@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenmai.metrics.classification import LabelCounts, Metrics, all_labels
-from wenmai.metrics.scores import TallyScores, ratio
+from wenmai.metrics.scores import Scores, TallyScores, ratio
+from wenmai.metrics.spans import group_metrics
 from wenmai.text.spans import Span
 
 MOST_TRIPLES = 5
@@ -95,6 +96,39 @@ def triple_scores(
         }
 
     return TallyScores.of(marks(), examples + 1, summary)
+
+
+def triple_scores_of(
+    gold: TripleSets,
+    predicted: TripleSets,
+    texts: Sequence[str],
+    groups: Mapping[str, Collection[int]],
+    *,
+    by_surface: bool,
+) -> dict[str, Scores]:
+    """``precision``, ``recall``, ``f1`` and ``support`` (gold triples) of groups of texts; one may be in several groups.
+
+    Each is over all N texts, so that the resamples of two models and of all groups are the same.
+
+    Args:
+        groups: name -> indices of its texts.
+        by_surface: triples are compared by what is written, not by place.
+    """
+
+    def kept(triples: Collection[Triple], text: str) -> set[Hashable]:
+        return {surfaces(triple, text) if by_surface else triple for triple in triples}
+
+    columns: list[list[int]] = []
+    for one, other, text in zip(gold, predicted, texts, strict=True):
+        wanted, found = kept(one, text), kept(other, text)
+        counts = (len(wanted & found), len(found), len(wanted))
+        columns.append([column for column, count in enumerate(counts) for _ in range(count)])
+    return {
+        name: TallyScores.of(
+            (columns[i] if i in members else [] for i in range(len(texts))), 3, group_metrics
+        )
+        for name, members in ((name, frozenset(indices)) for name, indices in groups.items())
+    }
 
 
 def _keys(triples: Collection[Triple], text: str) -> Mapping[str, set[Hashable]]:

@@ -6,6 +6,7 @@ piece; a triple is learned and found where one piece holds both of its ends.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
@@ -30,6 +31,7 @@ from wenmai.metrics.triples import (
     overlap_types,
     surfaces,
     triple_scores,
+    triple_scores_of,
 )
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.triple_decoding import decode_triples
@@ -276,17 +278,18 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
         known: frozenset[str],
     ) -> dict[str, dict[str, Scores]]:
         gold, predicted = self._both(examples, predictions)
-        scores = self.score(examples, predictions)
-        by_count: dict[str, list[int]] = {}
-        by_type: dict[str, list[int]] = {}
-        for index, (triples, example) in enumerate(zip(gold, examples, strict=True)):
-            by_count.setdefault(count_group(triples), []).append(index)
-            kinds = overlap_types(triples, example.text, by_surface=self.config.match == "surface")
-            for kind in kinds:
-                by_type.setdefault(kind, []).append(index)
+        texts = [example.text for example in examples]
+        by_surface = self.config.match == "surface"
+        groups: dict[str, defaultdict[str, list[int]]] = {
+            cut: defaultdict(list) for cut in ("triples", "overlap")
+        }
+        for index, (triples, text) in enumerate(zip(gold, texts, strict=True)):
+            groups["triples"][count_group(triples)].append(index)
+            for kind in overlap_types(triples, text, by_surface=by_surface):
+                groups["overlap"][kind].append(index)
         cuts = {
-            cut: {name: scores.subset(indices) for name, indices in groups.items()}
-            for cut, groups in (("triples", by_count), ("overlap", by_type))
+            cut: triple_scores_of(gold, predicted, texts, own, by_surface=by_surface)
+            for cut, own in groups.items()
         }
         if known:
             gold_spans, predicted_spans = as_spans(gold, predicted)
