@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import layer_norm
 
 from wenmai.heads.casrel import CasRelHead, decode_casrel, nearest_spans, object_scores
-from wenmai.heads.gplinker import GPLinkerHead, decode_gplinker
+from wenmai.heads.gplinker import FEWEST_KEPT, GPLinkerHead, decode_gplinker
 from wenmai.heads.head import IGNORE
 
 H, P = 8, 3
@@ -31,7 +31,7 @@ def arrays(outputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 def test_gplinker_decodes_what_its_four_scores_say(types: tuple[int, int]) -> None:
     subject_types, object_types = types
     found_any = 0
-    for seed in range(12):
+    for seed in range(40):
         head = made(
             GPLinkerHead(
                 H, P, subject_types=subject_types, object_types=object_types, head_size=4, dropout=0.0
@@ -39,11 +39,11 @@ def test_gplinker_decodes_what_its_four_scores_say(types: tuple[int, int]) -> No
             seed,
         )
         for name in ("entities", "heads", "tails"):
-            getattr(head, name).ends.bias.data -= 12.0 if name == "entities" else 4.0
+            getattr(head, name).ends.bias.data -= 3.0 if name == "entities" else 0.0
         hidden = torch.randn(1, 6, H, dtype=torch.float64)
         outputs = head(hidden, torch.ones(1, 6))
         logits = {
-            "entities": head.entities(hidden, torch.ones(1, 6))["logits"][0],
+            "entities": head.entities(hidden, torch.ones(1, 6))["logits"][0].detach().numpy(),
             **{name: both_ways(getattr(head, name), hidden) for name in ("heads", "tails")},
         }
         expected = {}
@@ -60,24 +60,22 @@ def test_gplinker_decodes_what_its_four_scores_say(types: tuple[int, int]) -> No
             if min(parts) > 0:
                 expected[i, j, p, k, m, int(subject.argmax()), int(target.argmax())] = min(parts)
         found = decode_gplinker(arrays(outputs), 1, 5, subject_types=subject_types, object_types=object_types)
-        held = [
-            sum(bool((part[:, i, j] > 0).any()) for i, j in spans) for part in logits["entities"].split(types)
-        ]
-        # four tokens, four subjects, objects and triples: equal where no limit bites
-        if max(len(expected), *held) <= 4:
+        if len(expected) <= FEWEST_KEPT:
             assert {triple[:7]: pytest.approx(triple.score) for triple in found} == expected
             found_any += len(found)
         else:
-            assert len(found) <= 4 and {triple[:7] for triple in found} <= expected.keys()
-    assert found_any > 5
+            best = sorted(expected.items(), key=lambda item: -item[1])[:FEWEST_KEPT]
+            assert {triple[:7] for triple in found} == {key for key, _ in best}
+    assert found_any > 100
 
 
-def both_ways(pointer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+def both_ways(pointer: torch.nn.Module, hidden: torch.Tensor) -> np.ndarray:
     """(L, T, T) by the formula: the second token may come first."""
     projected = pointer.query_key(hidden)[0]
     query, key = projected.chunk(2, dim=-1)
     first, last = pointer.ends(projected).T.chunk(2)
-    return query @ key.T / query.size(-1) ** 0.5 + first[:, :, None] + last[:, None, :]
+    scores = query @ key.T / query.size(-1) ** 0.5 + first[:, :, None] + last[:, None, :]
+    return scores.detach().numpy()
 
 
 def brute_spans(scores_TL: np.ndarray) -> set[tuple[int, int, int]]:
@@ -95,7 +93,7 @@ def test_nearest_spans_are_those_of_brute_force() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         scores = rng.normal(size=(6, 4))
-        found = nearest_spans(scores)
+        found = [*zip(*(column.tolist() for column in nearest_spans(scores)), strict=True)]
         assert {span[:3] for span in found} == brute_spans(scores) and len(found) == len({*found})
         for begin, end, label, score in found:
             assert score == min(scores[begin, label], scores[end, 2 + label])
@@ -118,8 +116,8 @@ def test_casrel_decodes_every_subject_with_its_objects(conditioning: str, types:
             ),
             seed,
         )
-        head.subjects.bias.data -= 2.0
-        head.objects.bias.data -= 4.0
+        head.subjects.bias.data += 1.0
+        head.objects.bias.data -= 1.0
         hidden = torch.randn(1, 7, H, dtype=torch.float64)
         outputs = head(hidden, torch.ones(1, 7))
         expected = set()
@@ -137,12 +135,9 @@ def test_casrel_decodes_every_subject_with_its_objects(conditioning: str, types:
                     kind = int(np.argmax(of_types[o_begin, :2] + of_types[o_end, 2:]))
                 expected.add((begin + 1, end + 1, predicate, o_begin + 1, o_end + 1, label, kind))
         found = decode_casrel(arrays(outputs), 1, 6)
-        if len(expected) <= 5:
-            assert {triple[:7] for triple in found} == expected
-            found_any += len(found)
-        else:
-            assert len(found) == 5 and {triple[:7] for triple in found} <= expected
-    assert found_any > 0
+        assert {triple[:7] for triple in found} == expected
+        found_any += len(found)
+    assert found_any > 20
 
 
 def test_object_scores_by_their_formulas() -> None:
@@ -196,10 +191,10 @@ def test_addition_can_not_bind_two_objects_to_two_subjects() -> None:
 
 
 def test_limits_keep_the_best() -> None:
-    """An untrained model says yes to half of everything: the answer is as long as the window, not as all its pairs."""
+    """An untrained model says yes to half of everything: the answer is bounded all the same."""
     head = made(GPLinkerHead(H, P, head_size=4, dropout=0.0), 0)
     outputs = arrays(head(torch.randn(1, 40, H, dtype=torch.float64), torch.ones(1, 40)))
-    assert len(decode_gplinker(outputs, 0, 40, subject_types=1, object_types=1)) == 40
+    assert len(decode_gplinker(outputs, 0, 40, subject_types=1, object_types=1)) == FEWEST_KEPT
     cascade = made(CasRelHead(H, P, head_size=4, dropout=0.0), 0)
     outputs = arrays(cascade(torch.randn(1, 40, H, dtype=torch.float64), torch.ones(1, 40)))
-    assert len(decode_casrel(outputs, 0, 40)) == 40
+    assert len(decode_casrel(outputs, 0, 40)) == FEWEST_KEPT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm
 
 from wenmai.heads.divergence import sigmoid_divergence
 from wenmai.heads.gplinker import (
+    FEWEST_KEPT,
     OBJECT_FIRST,
     OBJECT_LAST,
     OBJECT_TYPE,
@@ -109,7 +109,7 @@ class CasRelHead(Head):
             "states": states_BTD,
             "gain": self.scale_by(states_BTD),
             "shift": self.objects(self.shift_by(states_BTD)),
-            "weight": weight.expand(len(hidden_BTH), *weight.shape),
+            "weight": weight.expand(hidden_BTH.size(0), *weight.shape),
         }
 
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
@@ -187,53 +187,63 @@ def decode_casrel(outputs: dict[str, Floats], first: int, stop: int) -> list[Fou
     """The triples of a row: every subject found, and for each the objects of all predicates.
 
     Scores are in logits, that of a triple the least of its four ends'. As in
-    :func:`wenmai.heads.gplinker.decode_gplinker` a window of T tokens keeps its T best triples.
+    :func:`wenmai.heads.gplinker.decode_gplinker` a row of T tokens keeps its T best triples, or ``FEWEST_KEPT``.
 
     Args:
         outputs: one row's, without padding.
         first, stop: the tokens that are text.
     """
-    most = max(1, stop - first)
-    found: dict[tuple[int, ...], FoundTriple] = {}
+    most = max(FEWEST_KEPT, stop - first)
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(array if name == "weight" else array[first:stop]))[None]
         for name, array in outputs.items()
     }
     best_type: dict[tuple[int, int], tuple[float, int]] = {}
-    for begin, end, label, score in nearest_spans(outputs["subjects"][first:stop]):
-        best_type[begin, end] = max(best_type.get((begin, end), (score, label)), (score, label))
-    for (begin, end), (sure, label) in best_type.items():
+    for begin, end, label, score in zip(*nearest_spans(outputs["subjects"][first:stop]), strict=True):
+        subject, found = (int(begin), int(end)), (float(score), int(label))
+        best_type[subject] = max(best_type.get(subject, found), found)
+    held: list[NDArray[np.int64]] = []
+    scores: list[Floats] = []
+    for (begin, end), (sure, label) in sorted(best_type.items()):
         scores_TL = object_scores(tensors, torch.tensor([[begin, end]]))[0].numpy()
-        for o_begin, o_end, predicate, score in nearest_spans(scores_TL):
-            kind = _type(outputs["types"][first:stop], o_begin, o_end) if "types" in outputs else 0
-            key = (first + begin, first + end, predicate, first + o_begin, first + o_end, label, kind)
-            found[key] = FoundTriple(*key, min(sure, score))
-        if len(found) > 2 * most:
-            found = _best(found, most)
-    return sorted(_best(found, most).values())
+        o_begin, o_end, predicate, score = nearest_spans(scores_TL)
+        chosen = np.argsort(-score, kind="stable")[:most]
+        columns = np.broadcast_arrays(begin, end, predicate[chosen], o_begin[chosen], o_end[chosen], label)
+        held.append(np.stack(columns, axis=1))
+        scores.append(np.minimum(sure, score[chosen]))
+    if not held:
+        return []
+    held_N6, score_N = np.concatenate(held), np.concatenate(scores)
+    shift = np.array([first, first, 0, first, first, 0])
+    triples = []
+    for at in np.argsort(-score_N, kind="stable")[:most]:
+        row = held_N6[at]
+        kind = (
+            _type(outputs["types"][first:stop], row[OBJECT_FIRST], row[OBJECT_LAST])
+            if "types" in outputs
+            else 0
+        )
+        triples.append(FoundTriple(*(row + shift).tolist(), kind, float(score_N[at])))
+    return sorted(triples)
 
 
-def _best(found: dict[tuple[int, ...], FoundTriple], most: int) -> dict[tuple[int, ...], FoundTriple]:
-    return dict(sorted(found.items(), key=lambda item: (-item[1].score, item[0]))[:most])
-
-
-def nearest_spans(scores_TL: Floats) -> Sequence[tuple[int, int, int, float]]:
+def nearest_spans(
+    scores_TL: Floats,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Floats]:
     """Spans of each label from scores of beginnings (the first half of the columns) and ends (the second) above 0.
 
-    Every beginning takes the nearest end at or behind it. Returns first token, last token, label and the lesser score.
+    Every beginning takes the nearest end at or behind it.
+
+    Returns:
+        first token, last token, label and the lesser of the two scores of each span.
     """
-    labels = scores_TL.shape[1] // 2
-    spans = []
+    tokens, labels = scores_TL.shape[0], scores_TL.shape[1] // 2
     begins_TL, ends_TL = scores_TL[:, :labels], scores_TL[:, labels:]
-    for label in np.flatnonzero((begins_TL > 0).any(axis=0)):
-        ends: NDArray[np.int64] = np.flatnonzero(ends_TL[:, label] > 0)
-        for begin in np.flatnonzero(begins_TL[:, label] > 0):
-            at = int(np.searchsorted(ends, begin))
-            if at < len(ends):
-                end = int(ends[at])
-                score = float(min(begins_TL[begin, label], ends_TL[end, label]))
-                spans.append((int(begin), end, int(label), score))
-    return spans
+    at_TL = np.where(ends_TL > 0, np.arange(tokens)[:, None], tokens)
+    nearest_TL = np.minimum.accumulate(at_TL[::-1], axis=0)[::-1]
+    begin, label = np.nonzero((begins_TL > 0) & (nearest_TL < tokens))
+    end = nearest_TL[begin, label]
+    return begin, end, label, np.minimum(begins_TL[begin, label], ends_TL[end, label])
 
 
 def _type(scores_TL: Floats, begin: int, end: int) -> int:

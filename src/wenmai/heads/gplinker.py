@@ -17,6 +17,9 @@ from wenmai.heads.pair_loss import Factors, dense, factors_of, pair_loss
 SUBJECT_FIRST, SUBJECT_LAST, PREDICATE, OBJECT_FIRST, OBJECT_LAST, SUBJECT_TYPE, OBJECT_TYPE = range(7)
 """Columns of the target ``triples``."""
 
+FEWEST_KEPT = 100
+"""So many triples, subjects and objects of a row are kept at least, however short it is."""
+
 Floats = NDArray[np.floating]
 
 
@@ -146,14 +149,15 @@ def decode_gplinker(
 ) -> list[FoundTriple]:
     """The triples of a row whose four scores are above 0; scores of predicates are computed between entities only.
 
-    Of the types of a subject or object the best is taken. A window of T tokens keeps its T best subjects, its T best
-    objects and its T best triples: a trained model finds fewer, an untrained one would fill the memory.
+    Of the types of a subject or object the best is taken. A row of T tokens keeps its T best subjects, its T best
+    objects and its T best triples, ``FEWEST_KEPT`` if that is more: a trained model finds fewer, an untrained one would
+    fill the memory.
 
     Args:
         outputs: one row's, without padding.
         first, stop: the tokens that are text.
     """
-    most = max(1, stop - first)
+    most = max(FEWEST_KEPT, stop - first)
     types = subject_types + object_types
     pairs_TT, first_TL, last_TL = _split(outputs["entities"][first:stop], types)
     subjects = _entities(pairs_TT, first_TL[:, :subject_types], last_TL[:, :subject_types], most)

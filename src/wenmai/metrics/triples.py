@@ -106,7 +106,7 @@ def triple_scores_of(
     *,
     by_surface: bool,
 ) -> dict[str, Scores]:
-    """``precision``, ``recall``, ``f1`` and ``support`` (gold triples) of groups of texts; one may be in several groups.
+    """``precision``, ``recall``, ``f1`` and ``support`` (gold triples) of groups of texts, which may share texts.
 
     Each is over all N texts, so that the resamples of two models and of all groups are the same.
 

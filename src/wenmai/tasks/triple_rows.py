@@ -110,7 +110,8 @@ def not_nearest(triples_N7: Ints, tokens: int) -> int:
         scores_TL = np.full((tokens, 2 * labels), -1.0)
         scores_TL[first_N, label_N] = 1.0
         scores_TL[last_N, labels + label_N] = 1.0
-        return {span[:3] for span in nearest_spans(scores_TL)}
+        begin, end, label, _ = nearest_spans(scores_TL)
+        return set(zip(begin.tolist(), end.tolist(), label.tolist(), strict=True))
 
     s_first, s_last, predicate, o_first, o_last, s_type, _ = triples_N7.T
     subjects = spans(s_first, s_last, s_type)
