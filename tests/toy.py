@@ -49,14 +49,14 @@ def nested_records() -> list[dict[str, Any]]:
 
 
 def relation_records() -> list[dict[str, Any]]:
-    """Triples that share an entity, that share both, and two subjects of one predicate with an object each."""
+    """Triples that share a subject, an object, or both."""
     records = []
     for i, person in enumerate(PEOPLE):
         other, home, town = PEOPLE[i - 1], PLACES[i], PLACES[i - 3]
         for text, triples in (
             (f"{person}生于{home}，住在{town}。", [(person, "生于", home), (person, "住在", town)]),
             (f"{person}生于{home}，也住在那里。", [(person, "生于", home), (person, "住在", home)]),
-            (f"{person}生于{home}，{other}生于{town}。", [(person, "生于", home), (other, "生于", town)]),
+            (f"{other}和{person}住在{town}。", [(other, "住在", town), (person, "住在", town)]),
         ):
             relations = [
                 {

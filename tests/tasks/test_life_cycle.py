@@ -19,7 +19,8 @@ from wenmai.training.trainer import train
 # two gold values against sixteen predicted ones can't correlate better than 0.868; an even guess of a masked
 # or following character costs 8.2 nats
 LEARNED = {"masked-lm": -3.5, "causal-lm": -2.2, "matching-regression": 0.86, "embedding-cosent": 0.86}
-EPOCHS = {"masked-lm": 40, "causal-lm": 40}
+EPOCHS = {"masked-lm": 40, "causal-lm": 40, "relations-gplinker": 40, "relations-casrel": 40}
+HEAD_RATES = {"relations-gplinker": 1e-2, "relations-casrel": 1e-2}
 ODD_TEXTS = [
     "",
     "我",
@@ -51,7 +52,12 @@ class _Trained(dict[str, Predictor]):
     def __missing__(self, name: str) -> Predictor:
         # evaluated four times: after every epoch it would take as long as the learning
         config = toy_config(
-            self.folders.mktemp(name), name, self.backbone, epochs=EPOCHS.get(name, 20), eval_steps=0.25
+            self.folders.mktemp(name),
+            name,
+            self.backbone,
+            epochs=EPOCHS.get(name, 20),
+            head_learning_rate=HEAD_RATES.get(name),
+            eval_steps=0.25,
         )
         self[name] = load(train(config))
         return self[name]
@@ -108,6 +114,9 @@ def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
         assert prediction["text"] == text
         for entity in prediction.get("entities", []):
             assert text[entity["start"] : entity["end"]] == entity["text"] != ""
+        for relation in prediction.get("relations", []):
+            for end in (relation["subject"], relation["object"]):
+                assert text[end["start"] : end["end"]] == end["text"] != ""
 
 
 @pytest.mark.parametrize("name", TOYS)

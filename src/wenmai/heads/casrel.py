@@ -114,7 +114,7 @@ class CasRelHead(Head):
 
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         outputs = self.forward(hidden_BTH, mask_BT)
-        kept = {name: outputs[name] for name in ("subjects", "types") if name in outputs}
+        kept: Outputs = {name: outputs[name] for name in outputs if name in ("subjects", "types")}
         return {**kept, "objects": object_scores(outputs, batch["subject"][:, 0].clamp(min=0))}
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
@@ -217,13 +217,9 @@ def decode_casrel(outputs: dict[str, Floats], first: int, stop: int) -> list[Fou
     shift = np.array([first, first, 0, first, first, 0])
     triples = []
     for at in np.argsort(-score_N, kind="stable")[:most]:
-        row = held_N6[at]
-        kind = (
-            _type(outputs["types"][first:stop], row[OBJECT_FIRST], row[OBJECT_LAST])
-            if "types" in outputs
-            else 0
-        )
-        triples.append(FoundTriple(*(row + shift).tolist(), kind, float(score_N[at])))
+        begin, end, predicate, o_begin, o_end, label = (held_N6[at] + shift).tolist()
+        kind = _type(outputs["types"], o_begin, o_end) if "types" in outputs else 0
+        triples.append(FoundTriple(begin, end, predicate, o_begin, o_end, label, kind, float(score_N[at])))
     return sorted(triples)
 
 

@@ -53,7 +53,7 @@ def factors_of(factors_BTF: Tensor, labels: int, real_BT: Tensor, *, ordered: bo
 
 def _factors(factors_BTF: Tensor, labels: int, real_BT: Tensor, ordered: bool) -> Factors:
     width = (factors_BTF.size(-1) - 2 * labels) // 2
-    query, key, first_BTL, last_BTL = factors_BTF.split([width, width, labels, labels], dim=-1)
+    query, key, first_BTL, last_BTL = torch.split(factors_BTF, [width, width, labels, labels], dim=-1)
     pairs_BTT = query @ key.transpose(-1, -2) / width**0.5
     possible_BTT = real_BT[:, :, None] & real_BT[:, None, :]
     if ordered:

@@ -208,10 +208,11 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
         if example.labelled:
             triples_N7, _ = self._token_triples(example, encoding)
             for row in rows:
-                row.targets["triples"] = inside_row(row, triples_N7)
+                inside_N7 = inside_row(row, triples_N7)
+                row.targets["triples"] = inside_N7
                 if self.config.head == "casrel":
                     # augment draws another one each epoch
-                    row.targets["subject"] = row.targets["triples"][:1, :2]
+                    row.targets["subject"] = inside_N7[:1, :2]
         return rows
 
     def augment(self, batch: Arrays, tokenizer: Tokenizer) -> Arrays:
