@@ -28,8 +28,10 @@ COUNTS = {
     "cluener": {"train": 10_748, "test": 1_343},
     "cmrc2018": {"train": 1_002, "test": 3_219},
     "drcd": {"train": 3_524, "test": 3_493},
+    "cmed": {"train": 3_000, "test": 585},
     "lcqmc": {"train": 8_802, "test": 12_500},
     "literature_re_brat": {"train": 30, "test": 9},
+    "literature_relations": {"train": 30, "test": 9},
     "msra_ner": {"train": 10_000, "test": 2_000},
     "online_shopping_10_cats": {"train": 17_592},
     "people_relation": {"train": 3_087, "test": 772},
@@ -42,6 +44,8 @@ COUNTS = {
     "ud_en_ewt": {"train": 3_889, "dev": 2_001, "test": 2_077},
     "ud_zh_gsdsimp": {"train": 500, "test": 500},
     "waimai_10k": {"train": 11_987},
+    "webnlg": {"train": 5_019, "dev": 500, "test": 703},
+    "webnlg_star": {"train": 500, "test": 703},
     "weibo_ner": {"train": 1_350, "dev": 270, "test": 270},
 }
 """Records a file, as counted when the corpora were collected."""

@@ -48,6 +48,28 @@ def nested_records() -> list[dict[str, Any]]:
     return records
 
 
+def triple_records() -> list[dict[str, Any]]:
+    """Triples that share a subject, an object, or both."""
+    records = []
+    for i, person in enumerate(PEOPLE):
+        other, home, town = PEOPLE[i - 1], PLACES[i], PLACES[i - 3]
+        for text, triples in (
+            (f"{person}生于{home}，住在{town}。", [(person, "生于", home), (person, "住在", town)]),
+            (f"{person}生于{home}，也住在那里。", [(person, "生于", home), (person, "住在", home)]),
+            (f"{other}和{person}住在{town}。", [(other, "住在", town), (person, "住在", town)]),
+        ):
+            relations = [
+                {
+                    "subject": {"start": text.find(s), "end": text.find(s) + len(s), "label": "人名"},
+                    "predicate": predicate,
+                    "object": {"start": text.find(o), "end": text.find(o) + len(o), "label": "地名"},
+                }
+                for s, predicate, o in triples
+            ]
+            records.append({"text": text, "relations": relations})
+    return records
+
+
 def classification_records() -> list[dict[str, Any]]:
     return [
         {"text": f"{word}，{'这家店' * (1 + i % 4)}我会说{word}。", "label": label}
@@ -204,6 +226,11 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "ner-crf": ({"name": "ner", "head": "crf"}, ner_records()),
     "ner-softmax": ({"name": "ner", "head": "softmax", "tagging": "BIOES"}, ner_records()),
     "ner-nested": ({"name": "ner", "head": "global_pointer", "nested": True}, nested_records()),
+    "relations-gplinker": ({"name": "relation_extraction"}, triple_records()),
+    "relations-casrel": (
+        {"name": "relation_extraction", "head": "casrel", "typed": True},
+        triple_records(),
+    ),
     "classification": ({"name": "text_classification"}, classification_records()),
     "classification-multi": ({"name": "text_classification", "multi_label": True}, multi_label_records()),
     "classification-decoder": (

@@ -14,12 +14,14 @@ from wenmai.data import rows
 from wenmai.heads.answer_span import AnswerSpanHead
 from wenmai.heads.auxiliary_lm import WithLanguageModel
 from wenmai.heads.biaffine import DependencyHead
+from wenmai.heads.casrel import CasRelHead
 from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.choice import ChoiceHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
 from wenmai.heads.contrastive import ContrastiveHead
 from wenmai.heads.crf import CRFHead
 from wenmai.heads.global_pointer import MASKED, GlobalPointerHead
+from wenmai.heads.gplinker import GPLinkerHead
 from wenmai.heads.head import IGNORE, Head
 from wenmai.heads.marked_pair import (
     OBJECT,
@@ -49,6 +51,15 @@ def tags(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
 def spans(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
     ends = np.sort(rng.integers(1, length - 1, (length - 2, 2)), axis=1)
     return {"spans": np.column_stack([ends, rng.integers(0, L, length - 2)])}
+
+
+def triples(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """One fewer than there are tokens of content; a subject of theirs, none in an empty row."""
+    count = max(0, length - 3)
+    ends = np.sort(rng.integers(1, max(2, length - 1), (count, 2, 2)), axis=2)
+    types = rng.integers(0, 2, (count, 2))
+    found = np.column_stack([ends[:, 0], rng.integers(0, L, count), ends[:, 1], types])
+    return {"triples": found, "subject": found[-1:, :2] if count else np.zeros((0, 2), dtype=np.int64)}
 
 
 def label_list(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
@@ -191,6 +202,15 @@ CASES = {
     "dependencies": Case(dependency_head, trees),
     "dependencies_of_given_words": Case(lambda: dependency_head(words=0, upos=0), trees),
     "words_alone": Case(lambda: dependency_head(upos=0, relations=0, root_relations=0), trees),
+    "gplinker": Case(
+        lambda: GPLinkerHead(H, L, subject_types=2, object_types=2, head_size=4, dropout=0.1), triples
+    ),
+    "casrel": Case(
+        lambda: CasRelHead(H, L, subject_types=2, object_types=2, head_size=4, dropout=0.1), triples
+    ),
+    "casrel_addition": Case(
+        lambda: CasRelHead(H, L, subject_types=2, conditioning="addition", dropout=0.1), triples
+    ),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
     "slots": slots(several=False, crf=True, conditioned=False),
     "slots_conditioned": slots(several=False, crf=False, conditioned=True),

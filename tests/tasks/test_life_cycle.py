@@ -19,7 +19,14 @@ from wenmai.training.trainer import train
 # two gold values against sixteen predicted ones can't correlate better than 0.868; an even guess of a masked
 # or following character costs 8.2 nats
 LEARNED = {"masked-lm": -3.5, "causal-lm": -2.2, "matching-regression": 0.86, "embedding-cosent": 0.86}
-EPOCHS = {"masked-lm": 40, "causal-lm": 40, "slots-several": 40}
+EPOCHS = {
+    "masked-lm": 40,
+    "causal-lm": 40,
+    "slots-several": 40,
+    "relations-gplinker": 40,
+    "relations-casrel": 40,
+}
+HEAD_RATES = {"relations-gplinker": 1e-2, "relations-casrel": 1e-2}
 ODD_TEXTS = [
     "",
     "我",
@@ -51,7 +58,12 @@ class _Trained(dict[str, Predictor]):
     def __missing__(self, name: str) -> Predictor:
         # evaluated four times: after every epoch it would take as long as the learning
         config = toy_config(
-            self.folders.mktemp(name), name, self.backbone, epochs=EPOCHS.get(name, 20), eval_steps=0.25
+            self.folders.mktemp(name),
+            name,
+            self.backbone,
+            epochs=EPOCHS.get(name, 20),
+            head_learning_rate=HEAD_RATES.get(name),
+            eval_steps=0.25,
         )
         self[name] = load(train(config))
         return self[name]
@@ -108,6 +120,7 @@ def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
     for text, prediction in zip(texts, found, strict=True):
         assert prediction["context" if "context" in prediction else "text"] == text
         pair = [prediction[key] for key in ("subject", "object") if key in prediction]
+        pair += [triple[key] for triple in prediction.get("relations", []) for key in ("subject", "object")]
         several = [span for key in ("entities", "slots", "n_best") for span in prediction.get(key, [])]
         for span in [*several, *pair]:
             assert text[span["start"] : span["end"]] == span["text"] != ""

@@ -384,6 +384,7 @@ def labels_of(record: dict[str, Any]) -> list[str]:
     """The class names of a record: its ``label``, ``labels`` or ``intents``, those of its spans, what its words are."""
     found = [record["label"]] if isinstance(record.get("label"), str) else []
     found += [*(record.get("labels") or ()), *(record.get("intents") or ())]
+    found += [relation["predicate"] for relation in record.get("relations") or ()]
     for word in record.get("words") or ():
         found += [word[key] for key in ("upos", "relation") if word.get(key) is not None]
     return found + [span["label"] for key in SPANS for span in record.get(key) or ()]

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from wenmai.data.lines import Line, read_lines, read_whole
 from wenmai.data.records import Record, Rejected, Scanned, rejected, unreadable
 
-SPAN_FIELDS = frozenset({"entities", "slots", "relations", "answers", "words", "links"})
+SPAN_FIELDS = frozenset({"entities", "slots", "relations", "spo_list", "answers", "words", "links"})
 """Lists of objects that belong to one record, and so do not make an object a wrapper around records."""
 
 WHITESPACE = " \t\r\n"

@@ -18,6 +18,7 @@ from wenmai.data.question_files import question_format, scan_cmrc, scan_squad
 from wenmai.data.records import Record, Rejected, Scanned, unreadable
 from wenmai.data.sources import Format, Source
 from wenmai.data.tables import scan_dataset_folder, scan_parquet, scan_table, scan_text
+from wenmai.data.triples import FORMATS, scan_triples, triple_format
 from wenmai.errors import DataError
 from wenmai.samples import sample_records
 
@@ -37,7 +38,7 @@ ENDINGS: dict[str, Format] = {
 }
 
 ANNOTATION_FORMATS: frozenset[Format] = frozenset(
-    {"label_studio", "doccano", "brat", "cluener", "squad", "cmrc"}
+    {"label_studio", "doccano", "brat", "cluener", "squad", "cmrc", *FORMATS}
 )
 """Formats whose fields the tool chose, not the user: a task takes those it knows."""
 
@@ -104,7 +105,7 @@ def source_format(source: Source) -> Format:
         raise unreadable(
             source.path,
             f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, conllu, text, "
-            "parquet, label_studio, doccano, cluener, hidden_pair, squad or cmrc",
+            "parquet, label_studio, doccano, cluener, hidden_pair, squad, cmrc, spo_list or triple_list",
         )
     found = ENDINGS[ending]
     if found == "text" and source.delimiter:
@@ -151,6 +152,8 @@ def _scan(source: Source, found: Format) -> Scanned:
             return scan_squad(path, encoding)
         case "cmrc":
             return scan_cmrc(path, encoding)
+        case "spo_list" | "triple_list":
+            return scan_triples(path, encoding, listed=found)
         case "auto":
             raise AssertionError("source_format tells the format")
 
@@ -159,7 +162,7 @@ def _checked_shape(records: Scanned) -> Scanned:
     """Stops at a record that is in an annotation tool's or a data set's form, which no task would understand."""
     for record in records:
         if isinstance(record, Record):
-            name = wrong_format(record.data) or question_format(record.data)
+            name = wrong_format(record.data) or question_format(record.data) or triple_format(record.data)
             if name:
                 raise unreadable(
                     record.place, f"this record is in the form of {name}: set data.format: {name}"

@@ -113,6 +113,14 @@ def _judged(line: Line) -> Case:
     if "words" in line and "sentences" in line:
         wanted = None if "words" not in gold else _described(gold["words"], line, gold.get("sentences"))
         return _spans(_described(line["words"], line, line["sentences"]), wanted)
+    if "relations" in line:
+        wanted = gold.get("relations")
+        text = line["text"]
+        found = _triples(line["relations"], text)
+        return {
+            **_classes(found, None if wanted is None else _triples(wanted, text)),
+            "labels": sorted({r["predicate"] for r in (*line["relations"], *(wanted or ()))}),
+        }
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
         return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
@@ -253,6 +261,18 @@ def _classes(predicted: Sequence[str], gold: Sequence[str] | None) -> Case:
             if left
         ]
     return {**shown, "gold": _joined(gold), "right": right, "kinds": kinds}
+
+
+def _triples(relations: Sequence[Mapping[str, Any]], text: str) -> list[str]:
+    return [
+        f"({_end(relation['subject'], text)}, {relation['predicate']}, {_end(relation['object'], text)})"
+        for relation in relations
+    ]
+
+
+def _end(end: Mapping[str, Any], text: str) -> str:
+    surface = text[end["start"] : end["end"]]
+    return f"{surface} {end['label']}" if end.get("label") else surface
 
 
 def _joined(labels: Sequence[str]) -> str:

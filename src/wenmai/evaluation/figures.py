@@ -36,7 +36,9 @@ AXIS_NAMES = {
     "entity_length": "characters in the entity",
     "number_of_slots": "slots in the text",
     "distance": "characters between the entities",
-    "seen": "entities that the training set has, and others",
+    "seen": "what the training set has, and the rest",
+    "triples": "triples in the text",
+    "overlap": "how the text's triples overlap",
 }
 
 

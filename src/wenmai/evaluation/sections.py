@@ -130,7 +130,7 @@ def _other_cuts(evaluation: Evaluation, figures: Sequence[str]) -> Iterable[tupl
     ]
     examples = [name for name in figures if name not in spans]
     if spans:
-        note = "n is the number of gold entities; a predicted entity counts in its own group."
+        note = "n is the number of gold entities or triples; a predicted one counts in its own group."
         yield "By entity", note, spans
     if examples:
         yield (

@@ -78,6 +78,15 @@ class GlobalPointerHead(Head):
         self.query_key = linear(hidden_size, self.pointers * 2 * head_size)
         self.ends = linear(2 * head_size, 2 * labels) if efficient else None
 
+    def factors(self, hidden_BTH: Tensor) -> Tensor:
+        """What the scores of the efficient form are made of, (B, T, 2 D + 2 L): see :func:`factors_of`."""
+        assert self.ends is not None, "only the efficient form has factors"
+        projected = self.query_key(self.dropout(hidden_BTH))
+        query, key = projected.chunk(2, dim=-1)
+        if self.rotary:
+            query, key = rotate(query), rotate(key)
+        return torch.cat([query, key, self.ends(projected)], dim=-1)
+
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         projected = self.query_key(self.dropout(hidden_BTH))
         both = projected.unflatten(-1, (self.pointers, 2 * self.head_size)).transpose(1, 2)

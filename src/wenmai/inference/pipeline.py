@@ -25,6 +25,7 @@ KNOWN_AS = {
     "intent-detection": "slot_filling",
     "sentence-level-relation-extraction": "relation_classification",
     "dep": "dependency_parsing",
+    "triple-extraction": "relation_extraction",
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
 }

@@ -106,13 +106,14 @@ def span_scores_by(gold: SpanSets, predicted: SpanSets, key: Callable[[int, Span
             np.bincount(owners[group], minlength=len(gold)),
             np.array(columns[group], dtype=np.int32),
             3,
-            _group,
+            group_metrics,
         )
         for group in sorted(columns)
     }
 
 
-def _group(sums: NDArray[np.float64]) -> Metrics:
+def group_metrics(sums: NDArray[np.float64]) -> Metrics:
+    """Precision, recall, F1 and support from how many of a group are right, predicted and gold (..., 3)."""
     counts = LabelCounts.split(sums, 1)
     return {**counts.pooled(), "support": sums[..., 2]}
 

@@ -11,6 +11,7 @@ from wenmai.tasks.multiple_choice import MultipleChoice
 from wenmai.tasks.ner import Ner
 from wenmai.tasks.question_answering import QuestionAnswering
 from wenmai.tasks.relation_classification import RelationClassification
+from wenmai.tasks.relation_extraction import RelationExtraction
 from wenmai.tasks.slot_filling import SlotFilling
 from wenmai.tasks.task import Task
 from wenmai.tasks.text_classification import TextClassification
@@ -26,6 +27,7 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
         DependencyParsing,
         SlotFilling,
         RelationClassification,
+        RelationExtraction,
         QuestionAnswering,
         MultipleChoice,
         TextEmbedding,

@@ -17,6 +17,23 @@ from wenmai.text.tags import Scheme, spans_from_tags
 Found = list[tuple[Span, float]]
 
 
+class Windows:
+    """Which of several windows over a text judges a range of its tokens: the one in which it stands freest."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self._begin_W = np.array([row.window for row in rows])
+        self._end_W = np.array([row.window + row.content[1] - row.content[0] for row in rows])
+
+    def judges(self, window: int, start: int, stop: int) -> bool:
+        """Whether no other window leaves more tokens between ``[start, stop)`` and its nearer cut."""
+        total = self._end_W.max()
+        left_W = np.where(self._begin_W > 0, start - self._begin_W, total)
+        right_W = np.where(self._end_W < total, self._end_W - stop, total)
+        holds_W = (self._begin_W <= start) & (stop <= self._end_W)
+        freedom_W = np.where(holds_W, np.minimum(left_W, right_W), -1)
+        return bool(freedom_W[window] == freedom_W.max())
+
+
 def decode_tags(
     outputs: Sequence[RowOutputs], rows: Sequence[Row], tags: Sequence[str], allowed: Allowed, scheme: Scheme
 ) -> Found:
@@ -52,24 +69,13 @@ def decode_nested(
         outputs: per row ``logits`` (L, T, T).
         nested: False keeps the best of overlapping spans.
     """
-    bounds = [(row.window, row.window + row.content[1] - row.content[0]) for row in rows]
-    total = max(end for _, end in bounds)
-
-    def freedom(start: int, stop: int, window: int) -> int:
-        begin, end = bounds[window]
-        if start < begin or stop > end:
-            return -1
-        left = start - begin if begin > 0 else total
-        right = end - stop if end < total else total
-        return min(left, right)
-
+    windows = Windows(rows)
     found: dict[Span, float] = {}
     for index, (out, row) in enumerate(zip(outputs, rows, strict=True)):
         first, stop = row.content
         for i, j, label, score in decode_spans(out["logits"][:, first:stop, first:stop]):
             start, end = row.window + i, row.window + j + 1
-            here = freedom(start, end, index)
-            if any(freedom(start, end, other) > here for other in range(len(rows))):
+            if not windows.judges(index, start, end):
                 continue
             characters = to_character_span(first + i, first + j + 1, row.offsets)
             probability = float(1 / (1 + np.exp(-score)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from wenmai.backbones.tokenizer import Encoding, Tokenizer
 from wenmai.data.rows import Row
+from wenmai.text.sentences import split_sentences
 
 WindowPooling = Literal["mean", "max", "mean_probability"]
 Truncation = Literal["head", "tail", "head_tail"]
@@ -31,6 +33,47 @@ def window_bounds(tokens: int, room: int, overlap: int) -> list[tuple[int, int]]
     return [(start, start + length) for start in starts]
 
 
+def sentence_bounds(
+    text: str, encoding: Encoding, room: int, overlap: int, *, together: bool
+) -> list[tuple[int, int]]:
+    """Windows ``[start, stop)`` of whole sentences that cover a text's tokens; one longer than ``room`` is cut.
+
+    Args:
+        encoding: of the text.
+        room: most tokens in a window.
+        overlap: tokens that neighbouring windows over one long sentence share at least.
+        together: as many sentences as fit, and the last one of a window again at the start of the next if a new one
+            fits beside it; False: every sentence by itself.
+    """
+    begins = np.array([begin for begin, _ in encoding.offsets], dtype=np.int64)
+    # a token belongs to the sentence in which it begins
+    cuts = np.searchsorted(begins, [start for start, _ in split_sentences(text)[1:]]).tolist()
+    borders = [0, *cuts, len(encoding)]
+    sentences = [(start, stop) for start, stop in pairwise(borders) if start < stop]
+    if not together:
+        parts = [(start, window_bounds(stop - start, room, overlap)) for start, stop in sentences]
+        return [(start + left, start + right) for start, bounds in parts for left, right in bounds] or [
+            (0, 0)
+        ]
+    windows: list[tuple[int, int]] = []
+    at = 0
+    while at < len(sentences):
+        start, stop = sentences[at]
+        if stop - start > room:
+            windows += [
+                (start + left, start + right) for left, right in window_bounds(stop - start, room, overlap)
+            ]
+            at += 1
+            continue
+        if at and windows and stop - sentences[at - 1][0] <= room:
+            start = sentences[at - 1][0]
+        while at < len(sentences) and sentences[at][1] - start <= room:
+            stop = sentences[at][1]
+            at += 1
+        windows.append((start, stop))
+    return windows or [(0, 0)]
+
+
 def window_rows(encoding: Encoding, tokenizer: Tokenizer, *, max_length: int, overlap: int) -> list[Row]:
     """One row a window, special tokens of a single sequence around it.
 
@@ -39,11 +82,21 @@ def window_rows(encoding: Encoding, tokenizer: Tokenizer, *, max_length: int, ov
         max_length: most tokens in a row, special tokens included.
         overlap: tokens that neighbouring windows share.
     """
+    room = room_of(tokenizer, max_length)
+    return rows_at(encoding, tokenizer, window_bounds(len(encoding), room, min(overlap, room - 1)))
+
+
+def room_of(tokenizer: Tokenizer, max_length: int) -> int:
+    """How many of the row's tokens are left for the text, between the special tokens of a single sequence."""
+    return max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+
+
+def rows_at(encoding: Encoding, tokenizer: Tokenizer, bounds: Sequence[tuple[int, int]]) -> list[Row]:
+    """One row a window ``[start, stop)`` of the text's tokens, special tokens of a single sequence around it."""
     template = tokenizer.single
     before, after = template.before, template.after
-    room = max_length - len(before) - len(after)
     rows = []
-    for start, stop in window_bounds(len(encoding), room, min(overlap, room - 1)):
+    for start, stop in bounds:
         ids = encoding.ids[start:stop]
         rows.append(
             Row(
