@@ -60,7 +60,7 @@ CASES: list[tuple[str, dict[str, Any], int, int | None]] = [
     ("fewclue/bustm/test_public.json", {"columns": SENTENCES}, 1_772, 2),
     ("fewclue/ocnli/test_public.json", {"columns": SENTENCES}, 2_520, 3),
     ("smp2019_slu/train.json", {"columns": {"text": "text", "label": "domain"}}, 2_579, 29),
-    ("cmed/dev_triples.json", {}, 3_585, None),
+    ("cmed/dev_triples.json", {"format": "triple_list"}, 3_585, None),
     ("semeval2010_task8/train.tsv", {"columns": {"text": 1, "label": 0}}, 8_000, 19),
     ("sanwen/test.txt", {"format": "tsv", "columns": {"label": 2, "text": 3}}, 2_220, 10),
     ("tatoeba_zh_en/cmn.txt", {"format": "tsv", "columns": {"source": 0, "target": 1}}, 22_075, None),
