@@ -161,7 +161,7 @@ def test_the_tour_runs_and_prints_what_it_says(shell: Shell) -> None:
     label, scores, accuracy, filled = shown.getvalue().splitlines()
     assert label in ("positive", "negative") and len(eval(scores)) == 2
     assert float(accuracy.split()[0]) >= 0
-    assert re.fullmatch("北京是中国的.+都。", filled) and names["vectors"].shape == (2, 384)
+    assert filled == "这本书写得非常好。" and names["vectors"].shape == (2, 384)
     assert compared >= 7
     assert Path("runs/text_classification/report.html").is_file()
     assert list(Path("figures").glob("*.png"))
