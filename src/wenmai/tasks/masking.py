@@ -24,10 +24,10 @@ Mask = NDArray[np.bool_]
 ORDER, COIN, LENGTHS = 1, 2, 3
 """Streams of draws; see :func:`wenmai.data.draws.uniform`."""
 
-ROW_BITS = INDEX_BITS = 18
-DRAWN_BITS = 64 - ROW_BITS - INDEX_BITS
-"""Of the 64 bits that order the units of a batch: row, the draw, index of the unit in its row."""
-SPREAD = 5.0
+INDEX_BITS = 18
+DRAWN_BITS = 28
+"""Of the bits that order the units of a row: the draw, index of the unit in its row."""
+SPREAD = 4.0
 """So many standard deviations more units than the share are looked at first."""
 
 
@@ -147,8 +147,7 @@ def _drawn_order(first_B: Ints, key_B: Ints, part_B: NDArray[np.float64]) -> tup
         part_B: the units are those whose draw is below.
     """
     count_B = np.diff(first_B)
-    rows = len(count_B)
-    assert rows < 1 << ROW_BITS and int(count_B.max(initial=0)) < 1 << INDEX_BITS, "too large a batch"
+    assert int(count_B.max(initial=0)) < 1 << INDEX_BITS, "too long a row"
     low = 64 - DRAWN_BITS
     limit_B = np.minimum(part_B * (1 << DRAWN_BITS), (1 << DRAWN_BITS) - 1).astype(np.uint64)
     limit_B = limit_B << np.uint64(low) | np.uint64((1 << low) - 1)
@@ -156,13 +155,15 @@ def _drawn_order(first_B: Ints, key_B: Ints, part_B: NDArray[np.float64]) -> tup
     unit_K = np.flatnonzero(word_U <= np.repeat(limit_B, count_B))
     first_kept_B = np.searchsorted(unit_K, first_B)
     kept_B = np.diff(first_kept_B)
-    # all keys differ, so that nothing but the row decides, and numbers are sorted faster than their places
+    # all keys of a row differ, and numbers are sorted faster than their places
     key_K = word_U[unit_K] >> np.uint64(low) << np.uint64(INDEX_BITS)
-    place_B = (np.arange(rows) << 64 - ROW_BITS) - first_B[:-1]
-    key_K |= (np.repeat(place_B, kept_B) + unit_K).astype(np.uint64)
-    key_K.sort()
-    key_K &= np.uint64((1 << INDEX_BITS) - 1)
-    return key_K.astype(np.int64) + np.repeat(first_B[:-1], kept_B), first_kept_B
+    key_K |= (unit_K - np.repeat(first_B[:-1], kept_B)).astype(np.uint64)
+    inside_BK = np.arange(int(kept_B.max(initial=0))) < kept_B[:, None]
+    key_BK = np.full(inside_BK.shape, np.iinfo(np.uint64).max)
+    key_BK[inside_BK] = key_K
+    key_BK.sort(axis=1)
+    index_K = key_BK[inside_BK] & np.uint64((1 << INDEX_BITS) - 1)
+    return index_K.astype(np.int64) + np.repeat(first_B[:-1], kept_B), first_kept_B
 
 
 def _interrupted(at_N: Ints) -> Mask:
