@@ -4,12 +4,14 @@
     python benchmarks/language_models.py --quick
 
 Both sides begin with equal weights (transformers' GPT2LMHeadModel and BertForMaskedLM, whose backbone our run loads),
-see the same texts, joined to rows of equal length (as run_clm and run_mlm do on their side, ``pack`` on ours), for the
-same number of steps, and learn by AdamW with the same rate, warm-up and decay. What is each side's own: how texts are
-joined, the order of rows, the loss, dropout's draws, and for the masked model the masks
-(DataCollatorForLanguageModeling on their side). The masked model's head is fresh on both sides: a transform of random
-weights on the shared word embeddings. Scored on the same held-out texts: the causal model on every token, by each
-side's own code, and ours again by theirs; the masked model on the masks of our evaluation, the same for both.
+see the same texts for the same number of steps, and learn by AdamW with the same rate, warm-up and decay. Texts are
+joined by one rule: one stream with [SEP] between texts, cut into rows that begin with [CLS] and end with [SEP]; each
+side does it by code of its own. With ``--join stream`` the reference joins as run_clm and run_mlm do: [CLS] and [SEP]
+around every text, rows cut anywhere. What is each side's own: the order of rows, the loss, dropout's draws, and for the
+masked model the masks (DataCollatorForLanguageModeling on their side). The masked model's head is fresh on both sides:
+a transform of random weights on the shared word embeddings. Scored on the same held-out texts: the causal model on
+every token, by each side's own code, and ours again by theirs; the masked model on the masks of our evaluation, the
+same for both.
 """
 
 from __future__ import annotations
@@ -122,16 +124,28 @@ def configuration(kind: str, folder: Path, seed: int, steps: int, fine: Sequence
     )
 
 
+def joined(tokenizer: Any, texts: Sequence[str], join: str) -> list[dict[str, list[int]]]:
+    """The reference's rows of equal length."""
+    if join == "stream":
+        stream = [i for text in texts for i in tokenizer(text)["input_ids"]]
+        return [{"input_ids": stream[at : at + LENGTH]} for at in range(0, len(stream) - LENGTH + 1, LENGTH)]
+    first, last, room = tokenizer.cls_token_id, tokenizer.sep_token_id, LENGTH - 2
+    stream = [i for text in texts for i in [last, *tokenizer(text, add_special_tokens=False)["input_ids"]]][
+        1:
+    ]
+    cuts = range(0, len(stream) - room + 1, room)
+    return [{"input_ids": [first, *stream[at : at + room], last]} for at in cuts]
+
+
 def reference(
-    model: Any, kind: str, folder: Path, train_texts: Sequence[str], seed: int, steps: int
+    model: Any, kind: str, folder: Path, train_texts: Sequence[str], seed: int, steps: int, join: str
 ) -> float:
     """transformers' model, collator, AdamW and schedule in a plain loop; seconds."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     collator = DataCollatorForLanguageModeling(
         tokenizer, mlm=kind == "masked_lm", mlm_probability=0.15 if kind == "masked_lm" else None
     )
-    stream = [i for text in train_texts for i in tokenizer(text)["input_ids"]]
-    rows = [{"input_ids": stream[at : at + LENGTH]} for at in range(0, len(stream) - LENGTH + 1, LENGTH)]
+    rows = joined(tokenizer, train_texts, join)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -190,7 +204,7 @@ def scored_batches(kind: str, folder: Path, dev_texts: Sequence[str]) -> list[di
     ]
 
 
-def run(kind: str, seed: int, steps: int, counts: tuple[int, int]) -> dict[str, Any]:
+def run(kind: str, seed: int, steps: int, counts: tuple[int, int], join: str) -> dict[str, Any]:
     train_texts, dev_texts = texts("train", counts[0]), texts("test", counts[1])
     vocabulary = sorted({character for text in train_texts for character in text})
     with tempfile.TemporaryDirectory() as name:
@@ -208,7 +222,7 @@ def run(kind: str, seed: int, steps: int, counts: tuple[int, int]) -> dict[str, 
             resamples=2,
         )
         batches = scored_batches(kind, folder, dev_texts)
-        their_seconds = reference(theirs, kind, folder, train_texts, seed, steps)
+        their_seconds = reference(theirs, kind, folder, train_texts, seed, steps, join)
 
         def logits_of(batch: dict[str, Tensor]) -> Tensor:
             logits: Tensor = theirs(
@@ -279,6 +293,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--texts", type=int, default=4000, help="training texts")
+    parser.add_argument("--join", choices=("rows", "stream"), default="rows", help="the reference's rows")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="one seed, few steps: under a minute")
     options = parser.parse_args()
@@ -292,11 +307,12 @@ def main() -> None:
         "machine": f"{platform.machine()}, {platform.system()}",
         "versions": {name: version(name) for name in ("wenmai", "torch", "transformers", "snownlp")},
         "texts": counts,
+        "join": options.join,
         "runs": [],
     }
     for seed in seeds:
         for kind in options.tasks:
-            found = run(kind, seed, steps, counts)
+            found = run(kind, seed, steps, counts, options.join)
             page["runs"].append(found)
             print(json.dumps(found), flush=True)
             page["rows"] = summary(page["runs"])
