@@ -82,7 +82,11 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
         trained = time.perf_counter()
         log = read_log(folder / "log.jsonl")
         if dev:
-            found = {"value": max(event["primary_metric"] for event in log if event["event"] == "eval")}
+            found = {
+                "value": max(
+                    event[TASKS[plain.task.name].primary_metric] for event in log if event["event"] == "eval"
+                )
+            }
             metric, examples = TASKS[plain.task.name].primary_metric, DEV_EXAMPLES
         else:
             test = tested(splits["test"])
