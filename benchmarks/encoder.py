@@ -82,11 +82,8 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
         trained = time.perf_counter()
         log = read_log(folder / "log.jsonl")
         if dev:
-            found = {
-                "value": max(
-                    event[TASKS[plain.task.name].primary_metric] for event in log if event["event"] == "eval"
-                )
-            }
+            evaluations = [event for event in log if event["event"] == "eval"]
+            found = {"value": max(event["metrics"][event["primary_metric"]] for event in evaluations)}
             metric, examples = TASKS[plain.task.name].primary_metric, DEV_EXAMPLES
         else:
             test = tested(splits["test"])
