@@ -5,12 +5,12 @@
 
 The documents are the news articles of sougou_mini (5 topics) that have more than 512 tokens. Every arm trains
 recipes/long_documents.yaml with the same encoder on the same articles and the same number of tokens read (so of about
-equal cost), then scores the held-out fifth. There is no dev set: rate and budget were set by looking at the plainest arm
-(the beginning alone) on seed 1's fifth, and are the same for all arms. The seed also says which fifth is held out;
+equal cost), then scores the held-out fifth. There is no dev set: rate and budget were set by looking at the plainest
+arm (the beginning alone) on seed 1's fifth, and are the same for all arms. The seed also says which fifth is held out;
 differences to the beginning alone are taken seed by seed.
 
-Before that, with e5-small's 12 layers: how far each way to more positions moves the hidden states of real texts of up to 512
-tokens, and whether a text of 4,096 tokens is read. Runs that the JSON file already holds are not repeated.
+Before that, with e5-small's 12 layers: how far each way to more positions moves the hidden states of real texts of up
+to 512 tokens, and whether a text of 4,096 tokens is read. Runs that the JSON file already holds are not repeated.
 """
 
 from __future__ import annotations
