@@ -4,14 +4,15 @@
     python benchmarks/language_models.py --quick
 
 Both sides begin with equal weights (transformers' GPT2LMHeadModel and BertForMaskedLM, whose backbone our run loads),
-see the same texts for the same number of steps, and learn by AdamW with the same rate, warm-up and decay. Texts are
-joined by one rule: one stream with [SEP] between texts, cut into rows that begin with [CLS] and end with [SEP]; each
-side does it by code of its own. With ``--join stream`` the reference joins as run_clm and run_mlm do: [CLS] and [SEP]
-around every text, rows cut anywhere. What is each side's own: the order of rows, the loss, dropout's draws, and for the
-masked model the masks (DataCollatorForLanguageModeling on their side). The masked model's head is fresh on both sides:
-a transform of random weights on the shared word embeddings. Scored on the same held-out texts: the causal model on
-every token, by each side's own code, and ours again by theirs; the masked model on the masks of our evaluation, the
-same for both.
+see the same texts as the same token ids for the same number of steps, and learn by AdamW with the same rate, warm-up
+and decay. Texts are joined to rows of equal length by one rule, each side by code of its own: for the causal model
+[CLS] before every text and [SEP] as what follows its last token; for the masked model [SEP] between texts, [CLS] and
+[SEP] around a row. With ``--join stream`` the reference joins as run_clm and run_mlm do: [CLS] and [SEP] around every
+text, all of them read and predicted, rows cut anywhere. What is each side's own: the order of rows, the loss, dropout's
+draws, and for the masked model the masks (DataCollatorForLanguageModeling on their side). The masked model's head is
+fresh on both sides: a transform of random weights on the shared word embeddings. Scored on the same held-out texts: the
+causal model on every token, by each side's own code, and ours again by theirs; the masked model on the masks of our
+evaluation, the same for both.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from transformers import (
 )
 
 from wenmai.atomic import write_text
+from wenmai.backbones.load import load_folder
+from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.config import RunConfig, load_config
 from wenmai.data.rows import IGNORE, collate
 from wenmai.evaluation.evaluate import evaluate
@@ -124,15 +127,22 @@ def configuration(kind: str, folder: Path, seed: int, steps: int, fine: Sequence
     )
 
 
-def joined(tokenizer: Any, texts: Sequence[str], join: str) -> list[dict[str, list[int]]]:
-    """The reference's rows of equal length."""
+def joined(tokenizer: Tokenizer, texts: Sequence[str], kind: str, join: str) -> list[dict[str, list[int]]]:
+    """The reference's rows of equal length; ``next``: what follows each token, where it isn't the one beside it."""
+    (first,), (last,) = tokenizer.single.before, tokenizer.single.after
+    encoded = [tokenizer.encode(text).ids for text in texts]
     if join == "stream":
-        stream = [i for text in texts for i in tokenizer(text)["input_ids"]]
+        stream = [i for ids in encoded for i in (first, *ids, last)]
         return [{"input_ids": stream[at : at + LENGTH]} for at in range(0, len(stream) - LENGTH + 1, LENGTH)]
-    first, last, room = tokenizer.cls_token_id, tokenizer.sep_token_id, LENGTH - 2
-    stream = [i for text in texts for i in [last, *tokenizer(text, add_special_tokens=False)["input_ids"]]][
-        1:
-    ]
+    if kind == "causal_lm":
+        stream = [i for ids in encoded for i in (first, *ids)]
+        following = [i for ids in encoded for i in (*ids, last)]
+        return [
+            {"input_ids": stream[at : at + LENGTH], "next": following[at : at + LENGTH]}
+            for at in range(0, len(stream) - LENGTH + 1, LENGTH)
+        ]
+    room = LENGTH - 2
+    stream = [i for ids in encoded for i in (last, *ids)][1:]
     cuts = range(0, len(stream) - room + 1, room)
     return [{"input_ids": [first, *stream[at : at + room], last]} for at in cuts]
 
@@ -145,7 +155,7 @@ def reference(
     collator = DataCollatorForLanguageModeling(
         tokenizer, mlm=kind == "masked_lm", mlm_probability=0.15 if kind == "masked_lm" else None
     )
-    rows = joined(tokenizer, train_texts, join)
+    rows = joined(load_folder(folder / "model")[1], train_texts, kind, join)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -161,8 +171,12 @@ def reference(
         while len(waiting) < ROWS:
             waiting += order.permutation(len(rows)).tolist()
         chosen, waiting = waiting[:ROWS], waiting[ROWS:]
-        batch = collator([rows[i] for i in chosen])
-        loss = model(**{key: batch[key] for key in ("input_ids", "attention_mask", "labels")}).loss
+        if "next" in rows[0]:
+            read, following = (torch.tensor([rows[i][key] for i in chosen]) for key in ("input_ids", "next"))
+            loss = cross_entropy(model(input_ids=read).logits.flatten(0, 1), following.flatten())
+        else:
+            batch = collator([rows[i] for i in chosen])
+            loss = model(**{key: batch[key] for key in ("input_ids", "attention_mask", "labels")}).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
