@@ -84,7 +84,7 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
         if dev:
             evaluations = [event for event in log if event["event"] == "eval"]
             found = {"value": max(event["metrics"][event["primary_metric"]] for event in evaluations)}
-            metric, examples = TASKS[plain.task.name].primary_metric, DEV_EXAMPLES
+            metric, examples = evaluations[0]["primary_metric"], DEV_EXAMPLES
         else:
             test = tested(splits["test"])
             metrics = evaluate(folder, test, split="test", output=folder / "evaluation" / "test")
