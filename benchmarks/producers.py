@@ -236,7 +236,7 @@ def main() -> None:
     logging.disable_progress_bar()
     rounds, batches = (2, 4) if options.quick else (9, 20)
     times = batch_times(rounds, batches)
-    runs = [] if options.batches else waiting(1, 2, 1) if options.quick else waiting(3, 12, 4)
+    runs = [] if options.batches else waiting(1, 2, 1) if options.quick else waiting(3, 6, 4)
     page = {
         "benchmark": "producers",
         "date": time.strftime("%Y-%m-%d"),
