@@ -229,7 +229,7 @@ def test_records_in_every_form() -> None:
         ({"text": "上海", "object": "上海"}, "subject: missing"),
         (
             {"text": "上海", "subject": {"start": 0, "end": 5}, "object": "上海"},
-            "no range of the text (2 char",
+            "subject: end 5 lies outside the text (2 char",
         ),
         (
             {"text": "上海", "subject": {"start": 0, "end": 1, "text": "海"}, "object": "海"},
