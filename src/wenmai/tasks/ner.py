@@ -57,7 +57,7 @@ class NerExample(Example):
     @model_validator(mode="after")
     def _inside(self) -> Self:
         for index, entity in enumerate(self.entities or ()):
-            check_place(entity, self.text, f"entities[{index}] ({entity.label})")
+            check_place(entity, self.text, f"entities[{index}]")
         return self
 
     @property

@@ -80,7 +80,7 @@ class SlotFillingExample(Example):
     @model_validator(mode="after")
     def _inside(self) -> Self:
         for index, slot in enumerate(self.slots or ()):
-            check_place(slot, self.text, f"slots[{index}] ({slot.label})")
+            check_place(slot, self.text, f"slots[{index}]")
         return self
 
     @property
