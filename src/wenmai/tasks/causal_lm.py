@@ -8,7 +8,7 @@ nothing twice but are known (a sliding window with a stride).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -86,6 +86,8 @@ class CausalLM(Task[CausalLMExample, CausalLMConfig]):
     Config = CausalLMConfig
 
     def as_example(self, item: Any) -> CausalLMExample:
+        if isinstance(item, Mapping) and isinstance(item.get("prompt"), str):
+            return CausalLMExample(prompt=item["prompt"], id=item.get("id"))
         record = text_record(item, self.name)
         return CausalLMExample(prompt=record.pop("text"), **record)
 
