@@ -47,8 +47,8 @@ def header(runs: Sequence[Run]) -> str:
     )
     if lost := shown.metrics.get("unexpressible"):
         parts.append(
-            f'<p class="note">{lost:,} labels of the data are beyond the model: its tokens or its head '
-            "can't express them.</p>"
+            f'<p class="note">{lost:,} {"label" if lost == 1 else "labels"} of the data '
+            f"{'is' if lost == 1 else 'are'} beyond the model: its tokens or its head can't express what is meant.</p>"
         )
     return "".join([*parts, "</header>"])
 
