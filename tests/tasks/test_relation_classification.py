@@ -18,6 +18,7 @@ from wenmai.data.examples import read_examples
 from wenmai.data.rows import Row
 from wenmai.errors import DataError, UserError
 from wenmai.heads.marked_pair import OBJECT, OBJECT_START, SUBJECT, SUBJECT_START
+from wenmai.inference.asking import asked
 from wenmai.tasks.model import build_model, with_own_tokens
 from wenmai.tasks.pair_rows import marker_ids
 from wenmai.tasks.relation_classification import (
@@ -244,7 +245,7 @@ def test_wrong_records(record: dict[str, Any], said: str) -> None:
         read_examples([{**record, "label": "a"}], RelationClassificationExample)
     assert said in str(error.value)
     with pytest.raises(UserError) as error:
-        task_of().as_example(record)
+        asked(task_of(), record)
     assert said in str(error.value)
 
 

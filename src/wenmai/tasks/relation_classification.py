@@ -13,12 +13,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wenmai.backbones.extension import NewToken
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.data.problems import problems_of
 from wenmai.data.rows import IGNORE, Row
 from wenmai.errors import UserError
 from wenmai.heads.cross_entropy import refuse_both
@@ -195,11 +194,7 @@ class RelationClassification(Task[RelationClassificationExample, RelationClassif
         if isinstance(record, Mapping) and isinstance(record.get("text"), str):
             wanted = {key: record[key] for key in ("text", "subject", "object", "id") if key in record}
             if "subject" in wanted or "object" in wanted or any(tag in wanted["text"] for tag in TAGS):
-                try:
-                    return RelationClassificationExample.model_validate(wanted)
-                except ValidationError as error:
-                    problems = problems_of(error, RelationClassificationExample, wanted, self.name)
-                    raise UserError("; ".join(map(str, problems))) from None
+                return RelationClassificationExample.model_validate(wanted)
         raise UserError(
             f"{self.name} predicts for {{'text': ..., 'subject': {{'start': 0, 'end': 2}}, 'object': ...}} or a text "
             f"with tags, '<e1>上海</e1>在<e2>中国</e2>', not for {item!r}"
