@@ -75,3 +75,20 @@ def test_triples_say_what_is_wrong_about_them(found: list[tuple[str, str, str]],
     assert case["gold"] == "(我, 喜, 苹果)"
     assert case["labels"] == sorted({"喜", *(predicate for _, predicate, _ in found)})
     assert as_case({**line, "gold": {"relations": []}}, 1)["gold"] == "(no triples)"
+
+
+def test_a_relation_shows_of_what_it_was_asked() -> None:
+    line = {"text": TEXT, "subject": end("我"), "object": end("苹果"), "label": "喜", "score": 1.0}
+    case = as_case({**line, "gold": {"label": "吃"}}, 1)
+    assert [(s["label"], s["start"], s["end"], s["status"]) for s in case["spans"]] == [
+        ("subject", 0, 1, "asked"),
+        ("object", 4, 6, "asked"),
+    ]
+    assert (case["right"], case["labels"]) == (False, ["吃", "喜"])
+
+
+def test_right_intents_are_shown_as_right_beside_a_wrong_slot() -> None:
+    slot = {"start": 3, "end": 6, "label": "dish"}
+    line = {"text": TEXT, "intents": ["buy"], "slots": [], "scores": {"buy": 1.0}}
+    case = as_case({**line, "gold": {"intents": ["buy"], "slots": [slot]}}, 1)
+    assert (case["right"], case["predicted_right"], case["predicted"]) == (False, True, "buy")

@@ -122,13 +122,30 @@ def _judged(line: Line) -> Case:
         return _triples(line, gold.get("relations"))
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
-        return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
+        classes = _classes([line["label"]], None if wanted is None else [str(wanted)])
+        return {**classes, "scores": _best(line), "spans": _asked(line)}
     if "labels" in line:
         wanted = gold.get("labels", [gold["label"]] if "label" in gold else None)
         return {**_classes(line["labels"], wanted), "scores": _best(line)}
     if "answer" in line:
         return _answer(line, gold.get("answers"))
     return _numbers(line, gold)
+
+
+def _asked(line: Line) -> list[dict[str, Any]]:
+    """What a relation was asked of."""
+    return [
+        {
+            "start": end["start"],
+            "end": end["end"],
+            "label": role,
+            "status": "asked",
+            "kind": "asked",
+            "score": None,
+        }
+        for role in ("subject", "object")
+        if isinstance(end := line.get(role), Mapping)
+    ]
 
 
 def _choice(line: Line, wanted: int | None) -> Case:
@@ -203,10 +220,11 @@ def _spans(entities: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, 
 
 
 def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
-    """Right only if both are."""
+    """Right only if both are; ``predicted_right`` is of what is shown as predicted, the intents."""
     spans = _spans(line["slots"], gold.get("slots"))
     intents = {**_classes(line["intents"], gold.get("intents")), "scores": _best(line)}
     if gold:
+        intents["predicted_right"] = intents["right"]
         intents["right"] = spans["right"] and intents["right"]
     kinds, labels = (sorted({*spans[key], *intents.get(key, ())}) for key in ("kinds", "labels"))
     return {**spans, **intents, "kinds": kinds, "labels": labels}
