@@ -135,11 +135,7 @@ class RelationExtractionConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _only_of_casrel(self) -> Self:
-        if (
-            self.head != "casrel"
-            and "conditioning" in self.model_fields_set
-            and self.conditioning == "addition"
-        ):
+        if self.head != "casrel" and self.conditioning == "addition":
             raise ValueError(f"conditioning needs head: casrel; head {self.head!r} asks for no subject")
         return self
 
