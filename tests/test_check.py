@@ -219,6 +219,16 @@ def test_unknown_tokens_and_their_characters(clinic: Clinic) -> None:
     assert the(report, "unknown_tokens").places[0] == "'龘' U+9F98: 3"
 
 
+def test_blanks_are_not_unknown_where_each_character_is_a_token(clinic: Clinic) -> None:
+    records = [
+        {"text": text, "entities": [{"start": 0, "end": 1, "label": "X"}]}
+        for text in ("我 爱 北 京", "龘 好 \u3000", "北 京 大 学")
+    ]
+    facts = clinic.check({"name": "ner", "tokens": "characters"}, train=records).splits[0]
+    assert (facts.unknown_tokens, facts.unknown_characters) == (1, {"龘": 1})
+    assert facts.tokens == sum(len(record["text"]) for record in records)
+
+
 def test_length_histogram(clinic: Clinic) -> None:
     records = texts(*[("好" * n, "好") for n in (1, 49, 50, 99, 100, 1000)], ("坏", "坏"))
     facts = clinic.check({"name": "text_classification"}, train=records).splits[0]

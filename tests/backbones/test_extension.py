@@ -80,8 +80,9 @@ def test_whole_words_only() -> None:
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        ([" "], "tokens are not blank"),
-        (["北京", "北京"], "and differ"),
+        ([" "], "new token ' ': is blank"),
+        (["[E] "], "ends with a blank"),
+        (["北京", "北京"], "'北京': is given 2 times"),
         (["我", "在"], "in the vocabulary already"),
     ],
 )
@@ -172,5 +173,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*arguments[:-2], str(tmp_path / "other")]) == 0
     shown = capsys.readouterr().out
     assert "光刻机" in shown and "to the last bit" in shown
+    assert main(["tokenizer", "extend", str(folder), "我", "[E]", "--output", str(tmp_path / "known")]) == 0
+    assert "in the vocabulary already, and left as they are: 我\n" in capsys.readouterr().err
     assert main(["tokenizer", "extend", str(folder), "--output", str(tmp_path / "third")]) == 2
     assert "no new token is given" in capsys.readouterr().err

@@ -79,6 +79,8 @@ def test_learning_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert AutoTokenizer.from_pretrained(tmp_path / "out").tokenize("上海[E]") == ["上", "海", "[E]"]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
     assert "is there already" in capsys.readouterr().err
+    assert main([*arguments, "--output", str(tmp_path / "other"), "--hold-out", "1"]) == 2
+    assert "leaves no line to learn from" in capsys.readouterr().err
     assert main([*arguments, "--output", str(tmp_path / "other"), "--special", "a,b"]) == 2
     assert "expected five names" in capsys.readouterr().err
     (tmp_path / "b.jsonl").write_text('{"text": "上"}\n', encoding="utf-8")
@@ -101,5 +103,7 @@ def test_looking_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["tokenizer", "inspect", folder, "--file", str(tmp_path / "a.txt")]) == 0
     shown = capsys.readouterr().out
     assert "33.3333%" in shown and "龘 1" in shown and "chinese" in shown
+    assert main(["tokenizer", "inspect", folder, "我", "--file", str(tmp_path / "a.txt")]) == 2
+    assert "ask one at a time" in capsys.readouterr().err
     assert main(["tokenizer", "inspect", str(tmp_path / "nowhere")]) == 2
     assert "there is no such folder" in capsys.readouterr().err

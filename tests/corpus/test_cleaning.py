@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from corpus.texts import GOOD, made_up
@@ -97,6 +99,15 @@ def test_width_and_characters_are_options() -> None:
     assert cleaned(GOOD + "Ａ１", CleanConfig(compatibility=True)).text.endswith("A1")  # type: ignore[union-attr]
     pytest.importorskip("opencc")
     assert "后来" in cleaned("後來" + GOOD, CleanConfig(simplify=True)).text  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("begin", ["<script>", "<!--", "<style "])
+def test_what_begins_and_never_ends_stays_and_takes_no_time(begin: str) -> None:
+    text = f"讲讲 {begin} 的用法。" * 20_000
+    started = time.perf_counter()
+    assert without_markup(text).count("的用法") == 20_000
+    assert time.perf_counter() - started < 2
+    assert without_markup(f"一<!-- x > --><SCRIPT a='b'>c < d</Script >二{begin.strip()}").startswith("一二")
 
 
 def test_scripts_are_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -24,6 +25,8 @@ FORMATS = {
     "a.csv": f'label,text\n0,"{LONG}"\n',
     "a.tsv": f"{LONG}\t3\n",
     "a.txt": f"{LONG}\n",
+    "separators.jsonl": json.dumps({"text": f"{LONG[:9]}\u2028{LONG[9:]}"}, ensure_ascii=False),
+    "separators.csv": f"0,{LONG[:9]}\u2028{LONG[9:]}\r\n",
     "a.conll": "\n".join(f"{character}\tO" for character in LONG) + "\n\n中 B-LOC\n国 I-LOC\n",
 }
 
@@ -99,6 +102,28 @@ def test_real_test_sets_are_found_in_their_own_files(shared_data: Path) -> None:
     long = [title for title in titles if len(squeezed(title)) >= 8]
     assert len(long) > 250
     assert all(isinstance(kept_out(Document(f"正如{title}所说")), Rejection) for title in long)
+
+
+def test_a_packed_test_set_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl.gz"
+    path.write_bytes(gzip.compress(FORMATS["a.jsonl"].encode()))
+    found = read_test_sets(DecontaminateConfig(test_sets=[str(path)]))(Document(f"据报道：{LONG}"))
+    assert isinstance(found, Rejection)
+
+
+@pytest.mark.parametrize("content", [LONG.encode("utf-16"), b"PAR1" + bytes(range(256)) * 40 + b"\0" * 300])
+def test_a_test_set_that_can_not_be_searched_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "test.parquet"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"test\.parquet: is (in UTF-16|no text)"):
+        read_test_sets(DecontaminateConfig(test_sets=[str(path)]))
+
+
+def test_letters_that_look_otherwise_at_the_end_of_a_word(tmp_path: Path) -> None:
+    greek = "Ο ΣΟΦΟΣ ΑΝΘΡΩΠΟΣ ΕΙΝΑΙ ΣΟΦΟΣ."
+    kept_out = step(tmp_path, greek, remove="sentence")
+    found = kept_out(Document(f"{LONG}{greek}完了。"))
+    assert isinstance(found, Document) and greek not in found.text and found.text.startswith(LONG[:10])
 
 
 def test_a_test_set_without_anything_to_find_is_refused(tmp_path: Path) -> None:

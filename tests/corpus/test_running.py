@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from wenmai.corpus.counting import merged
 from wenmai.corpus.dedup import dedup
 from wenmai.corpus.mixing import mix
 from wenmai.corpus.running import Job
-from wenmai.corpus.settings import CorpusConfig, DedupConfig, MixConfig, ReadingConfig
-from wenmai.corpus.verbs import clean
+from wenmai.corpus.settings import CorpusConfig, DecontaminateConfig, DedupConfig, MixConfig, ReadingConfig
+from wenmai.corpus.verbs import clean, decontaminate
 from wenmai.errors import DataError, UserError
 
 CONFIG = CorpusConfig.model_validate({"clean": {"repetition": {"top_ngrams": {}}}})
@@ -165,6 +166,40 @@ def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the earlier run had other inputs; --resume needs the same"):
         run("clean", tmp_path, resume=True)
     assert run("clean", tmp_path, overwrite=True)["total"]["documents_in"] == 120
+
+
+@pytest.mark.parametrize("written", ["output", "rejects", "report"])
+def test_what_is_read_is_never_written_over(tmp_path: Path, written: str) -> None:
+    raw = tmp_path / ("raw.report.json" if written == "report" else "raw.jsonl")
+    raw.write_text('{"text": "' + GOOD + '"}\n', encoding="utf-8")
+    output = {"output": raw, "rejects": tmp_path / "clean.jsonl", "report": tmp_path / "raw.jsonl"}[written]
+    rejects = raw if written == "rejects" else None
+    job = Job([str(raw)], output, rejects=rejects, overwrite=True)
+    with pytest.raises(UserError, match="is one of the files that are read"):
+        clean(job, CorpusConfig())
+    with pytest.raises(UserError, match="is one of the files that are read"):
+        config = CorpusConfig(decontaminate=DecontaminateConfig(test_sets=[str(raw)]))
+        decontaminate(replace(job, inputs=[str(write_records(tmp_path / "other.jsonl", [GOOD]))]), config)
+    assert GOOD in raw.read_text(encoding="utf-8")
+
+
+def test_rejects_of_an_earlier_run_stay_unless_asked(tmp_path: Path) -> None:
+    raw, rejects = write_records(tmp_path / "raw.jsonl", [GOOD, "短"]), tmp_path / "rejects.jsonl"
+    rejects.write_text("mine\n", encoding="utf-8")
+    job = Job([str(raw)], tmp_path / "clean.jsonl", rejects=rejects)
+    with pytest.raises(UserError, match=r"rejects\.jsonl: is there already"):
+        clean(job, CorpusConfig())
+    assert rejects.read_text(encoding="utf-8") == "mine\n"
+    with pytest.raises(UserError, match="is the output itself"):
+        clean(replace(job, rejects=job.output), CorpusConfig())
+    clean(replace(job, overwrite=True), CorpusConfig())
+    assert "too_short" in rejects.read_text(encoding="utf-8")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw.parquet").write_bytes(b"PAR1" + bytes(range(256)) * 40 + b"\0" * 300)
+    with pytest.raises(UserError, match=r"raw\.parquet: is no text \(it has 340 zero bytes"):
+        clean(Job([str(tmp_path / "raw.parquet")], tmp_path / "clean.jsonl"), CorpusConfig())
 
 
 def test_a_source_that_can_not_be_read_at_all_is_an_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,18 +166,27 @@ def test_where_entities_are_found(
     assert locate(text, subject, target) == expected
 
 
-def test_the_nearest_pair_is_the_nearest_of_all() -> None:
+@pytest.mark.parametrize(
+    ("subject", "target"), [("甲乙", "丙"), ("甲", "甲"), ("甲甲", "甲"), ("甲", "乙甲乙")]
+)
+def test_the_nearest_pair_is_the_nearest_of_all(subject: str, target: str) -> None:
     rng = random.Random(0)
     for _ in range(300):
         text = "".join(rng.choices("甲乙丙", k=12))
-        found = locate(text, "甲乙", "丙")
+        found = locate(text, subject, target)
         pairs = [
-            ((i, i + 2), (j, j + 1))
-            for i in range(11)
+            ((i, i + len(subject)), (j, j + len(target)))
+            for i in range(12)
             for j in range(12)
-            if text[i : i + 2] == "甲乙" and text[j] == "丙"
+            if text.startswith(subject, i) and text.startswith(target, j)
         ]
         assert (found is None) == (not pairs)
         if found is not None:
-            gaps = {pair: (max(pair[0][0], pair[1][0]) - min(pair[0][1], pair[1][1]), pair) for pair in pairs}
-            assert gaps[found] == min(gaps.values())
+            gaps = {pair: max(pair[0][0], pair[1][0]) - min(pair[0][1], pair[1][1]) for pair in pairs}
+            assert found == min(pairs, key=lambda pair: (gaps[pair] < 0, gaps[pair], pair))
+
+
+def test_frequent_entities_of_a_long_text_are_found_in_no_time() -> None:
+    started = time.perf_counter()
+    assert locate("的" * 20_000, "的", "的") == ((0, 1), (1, 2))
+    assert time.perf_counter() - started < 5

@@ -79,6 +79,16 @@ def test_bars_bear_their_values_and_groups_their_sizes() -> None:
     assert heights == [0.25, 0.333, 0.5, 0.8, 0.847, 0.9]
 
 
+def test_bars_of_nothing_stand_on_the_same_axis() -> None:
+    figure = plots.bars_by_slice({"0-50": {"f1": 0.0, "examples": 3}}, metrics=["f1"])
+    assert figure.axes[0].get_ylim() == (0.0, 1.12)
+
+
+def test_a_single_logged_step_is_seen() -> None:
+    (left, _) = plots.learning_curves({"run": LOG[:1]}).axes
+    assert [line.get_marker() for line in left.lines] == ["o", "None"]
+
+
 def test_values_stand_over_their_bars() -> None:
     figure = plots.bars_by_slice(SLICES)
     axes = figure.axes[0]
@@ -95,6 +105,11 @@ def test_labels_come_by_support_and_are_shortened_but_never_math() -> None:
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names[0].startswith("组织机构") and names[0].endswith("…") and names[1:] == ["人名", "$x_1$"]
     assert {"n = 40", "n = 3", "n = 0"} <= set(texts(figure))
+
+
+def test_slices_are_drawn_as_labels_are_with_their_sizes() -> None:
+    figure = plots.label_bars(SLICES, ylabel="characters")
+    assert {"n = 1,200", "n = 7", "0.847", "characters"} <= {*texts(figure), figure.axes[0].get_ylabel()}
 
 
 def test_heat_map_keeps_the_most_frequent_labels_in_their_order() -> None:

@@ -124,6 +124,13 @@ def test_decode_spans():
     assert decode_spans(logits[:, :0, :0]) == []
 
 
+def test_an_untrained_model_gives_no_more_spans_than_tokens():
+    logits = np.random.default_rng(0).uniform(0.1, 1.0, (3, 120, 120)).astype(np.float32)
+    found = decode_spans(logits)
+    assert len(found) == 120
+    assert sorted(score for *_, score in found) == sorted(np.sort(logits, axis=None)[-120:].tolist())
+
+
 def test_training_finds_the_gold_spans():
     """Nested spans of one sentence, learned by heart through the head alone."""
     torch.manual_seed(0)

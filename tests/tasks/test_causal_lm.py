@@ -158,6 +158,8 @@ def test_draws_belong_to_the_text_and_the_seed(folder: Path) -> None:
         assert alone == found[seed]
         assert [p["text"] for p in found[seed]] == items
     assert found[0] != found[1]
+    as_text, as_prompt = (task.as_example({key: "北京", "id": 7}) for key in ("text", "prompt"))
+    assert as_text == as_prompt and as_prompt.prompt == "北京" and as_prompt.id == 7
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])

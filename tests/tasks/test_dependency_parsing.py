@@ -286,7 +286,7 @@ def test_labels_that_are_missing_are_told_before_training() -> None:
 
 
 BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "range": ([{"start": 1, "end": 9}], "start 1 and end 9 are no range of the text"),
+    "range": ([{"start": 1, "end": 9}], "end 9 lies outside the text"),
     "order": ([{"start": 1, "end": 3}, {"start": 2, "end": 4}], "before the word in front of it ends at 3"),
     "blank": ([{"start": 3, "end": 5}], "' 欢' begins or ends with a blank"),
     "surface": ([{"start": 0, "end": 1, "text": "你"}], "the text at 0:1 is '我', not '你'"),

@@ -18,6 +18,7 @@ from wenmai.data.examples import read_examples
 from wenmai.data.rows import Row
 from wenmai.errors import DataError, UserError
 from wenmai.heads.marked_pair import OBJECT, OBJECT_START, SUBJECT, SUBJECT_START
+from wenmai.inference.asking import asked
 from wenmai.tasks.model import build_model, with_own_tokens
 from wenmai.tasks.pair_rows import marker_ids
 from wenmai.tasks.relation_classification import (
@@ -229,7 +230,7 @@ def test_records_in_every_form() -> None:
         ({"text": "上海", "object": "上海"}, "subject: missing"),
         (
             {"text": "上海", "subject": {"start": 0, "end": 5}, "object": "上海"},
-            "no range of the text (2 char",
+            "subject: end 5 lies outside the text (2 char",
         ),
         (
             {"text": "上海", "subject": {"start": 0, "end": 1, "text": "海"}, "object": "海"},
@@ -244,7 +245,7 @@ def test_wrong_records(record: dict[str, Any], said: str) -> None:
         read_examples([{**record, "label": "a"}], RelationClassificationExample)
     assert said in str(error.value)
     with pytest.raises(UserError) as error:
-        task_of().as_example(record)
+        asked(task_of(), record)
     assert said in str(error.value)
 
 

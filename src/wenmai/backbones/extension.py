@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -74,11 +75,11 @@ def extend_vocabulary(
     """
     known: dict[str, int] = tokenizer.pretrained.get_vocab()
     texts = [token.text for token in tokens]
-    for text in texts:
-        if not text.strip() or text != text.strip() or texts.count(text) > 1:
-            raise UserError(
-                f"new token {text!r}: tokens are not blank, begin and end without blanks, and differ"
-            )
+    for text, count in Counter(texts).items():
+        if not text or text != text.strip():
+            raise UserError(f"new token {text!r}: is blank, or begins or ends with a blank; write it without")
+        if count > 1:
+            raise UserError(f"new token {text!r}: is given {count} times; name it once")
     fresh = [token for token in tokens if token.text not in known]
     if not fresh:
         raise UserError(

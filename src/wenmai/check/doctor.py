@@ -18,6 +18,7 @@ from wenmai.backbones.load import Backbone, load_backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.check.findings import Finding, Findings, Report, SplitFacts
 from wenmai.check.repetitions import Seen, find_leakage, find_repetitions
+from wenmai.check.unknown import unknown_characters, unknown_tokens
 from wenmai.config import RunConfig
 from wenmai.data.examples import Examples
 from wenmai.data.split import load_splits
@@ -334,17 +335,14 @@ def _tokenize(
     rows = task.featurize(example, tokenizer)
     special = tokenizer.special_ids - {tokenizer.unk_id}
     ids = [token for row in rows for token in row.inputs["input_ids"] if token not in special]
-    unknown_here = ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
+    text = getattr(example, "context", None) or getattr(example, "text", None) or ""
+    unknown_here = 0 if tokenizer.unk_id is None else unknown_tokens(rows, text, tokenizer)
     facts.tokenized += 1
     facts.tokens += len(ids)
     facts.unknown_tokens += unknown_here
     facts.windowed += len(rows) > 1 and not task.rows_stay_together
     if unknown_here:
-        for character in "".join(texts_of(example.model_dump(exclude_none=True))):
-            if not character.isspace() and tokenizer.encode(character, characters=True).ids == [
-                tokenizer.unk_id
-            ]:
-                unknown[character] += 1
+        unknown += unknown_characters(texts_of(example.model_dump(exclude_none=True)), tokenizer)
     for lost in task.lost_labels(example, tokenizer):
         finding = Finding(
             "warning",

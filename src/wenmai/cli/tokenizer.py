@@ -67,6 +67,8 @@ def train(
 
     if output.exists():
         raise UserError(f"{output}: is there already; choose another folder or remove it")
+    if hold_out == 1:
+        raise UserError("--hold-out 1: leaves no line to learn from; give 2 or more, or 0 to measure nothing")
     names = special.split(",")
     if len(names) != 5:
         raise UserError(f"--special {special}: expected five names with commas between")
@@ -131,6 +133,9 @@ def extend(
         texts=Texts([texts], field=field, encoding=encoding) if texts else [],
         progress=progress(),
     )
+    added = {one.text for one in done.added}
+    if known := [text for text, _ in wanted if text not in added]:
+        note(f"in the vocabulary already, and left as they are: {', '.join(known)}")
     if as_json:
         shown = asdict(done)
         for one in shown["added"]:
@@ -164,6 +169,8 @@ def inspect(
     """Show how a tokenizer cuts a text, what its vocabulary holds, and how it does on files."""
     from wenmai.data.texts import Texts
 
+    if text is not None and files:
+        raise UserError("TEXT and --file are two questions: ask one at a time")
     opened = _opened(model)
     if text is None:
         _show(opened, model, Texts(files, field=field, encoding=encoding) if files else None, as_json)

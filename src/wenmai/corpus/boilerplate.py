@@ -5,8 +5,13 @@ from __future__ import annotations
 import html
 import re
 
-_TAG = re.compile(r"<(?:/?[A-Za-z][A-Za-z0-9-]*(?:\s[^<>]*)?/?|!--.*?--|![A-Za-z][^<>]*)>", re.DOTALL)
-_UNSEEN = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<(?:/?[A-Za-z][A-Za-z0-9-]*(?:\s[^<>]*)?/?|![A-Za-z][^<>]*)>")
+_UNSEEN = (
+    (re.compile(r"<script\b[^<>]*>", re.IGNORECASE), re.compile(r"</script\s*>", re.IGNORECASE)),
+    (re.compile(r"<style\b[^<>]*>", re.IGNORECASE), re.compile(r"</style\s*>", re.IGNORECASE)),
+    (re.compile("<!--"), re.compile("-->")),
+)
+"""Beginnings and ends of what a browser doesn't show."""
 _BREAK = re.compile(r"<(?:br\s*/?|/p|/div|/li|/tr|/h[1-6])>", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"\n(?:[ \t\u3000]*\n)+")
 
@@ -39,11 +44,25 @@ def without_markup(text: str) -> str:
     ``a < b`` and ``<你好>`` are no tags and stay.
     """
     if "<" in text:
-        text = _UNSEEN.sub("", text)
+        for begin, end in _UNSEEN:
+            text = _without_parts(text, begin, end)
         text = _TAG.sub("", _BREAK.sub("\n", text))
     if "&" in text:
         text = html.unescape(text)
     return text
+
+
+def _without_parts(text: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
+    """The text without what stands between a beginning and the next end, both included, in one pass over it.
+
+    A beginning without an end stays: it is spoken of, or the text was cut.
+    """
+    kept: list[str] = []
+    at = 0
+    while (opening := begin.search(text, at)) and (closing := end.search(text, opening.end())):
+        kept.append(text[at : opening.start()])
+        at = closing.end()
+    return "".join([*kept, text[at:]]) if kept else text
 
 
 def without_boilerplate(text: str) -> str:

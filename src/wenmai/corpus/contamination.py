@@ -2,8 +2,8 @@
 
 Brown et al. 2020 (https://arxiv.org/abs/2005.14165, appendix C) remove what shares 13 words with a test set. Here a
 document is met if it shares ``ngram`` characters in a row with a text of a test set (13 characters are about 8 words:
-stricter), or holds a whole test sentence that is shorter, down to ``min_characters``. Only letters and digits count, in
-lower case and after Unicode NFKC, so punctuation, spaces and width hide nothing.
+stricter), or holds a whole test sentence that is shorter, down to ``min_characters``. Only letters and digits count,
+whatever their case, and after Unicode NFKC, so punctuation, spaces and width hide nothing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ _IGNORED = re.compile(r"[\W_]+")
 
 
 def squeezed(text: str) -> str:
-    """Letters and digits only, NFKC, lower case."""
-    return _IGNORED.sub("", unicodedata.normalize("NFKC", text).lower())
+    """Letters and digits only, NFKC, without case; of each character by itself, as it depends on no neighbour.
+
+    Not in lower case: a Greek sigma at the end of a word has another small letter than inside.
+    """
+    return _IGNORED.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
 @dataclass(frozen=True)

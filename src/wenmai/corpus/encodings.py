@@ -47,6 +47,19 @@ def refuse_wide(sample: bytes, path: str) -> None:
         )
 
 
+def refuse_binary(sample: bytes, path: str) -> None:
+    """Stops at a file that is no text: of which more than a hundredth are zero bytes.
+
+    Raises:
+        UserError: it is one.
+    """
+    if sample.count(0) * 100 > len(sample):
+        raise UserError(
+            f"{path}: is no text (it has {sample.count(0):,} zero bytes in its first {len(sample):,}), so nothing of "
+            "it could be read: convert it to .txt or .jsonl, or leave it out"
+        )
+
+
 def repair(text: str) -> str:
     """The text with mojibake undone (UTF-8 that was read as Latin-1 or Windows-1252), by ftfy.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wenmai.atomic import unwritable
-from wenmai.corpus.encodings import SAMPLE_BYTES, detect, refuse_wide
+from wenmai.corpus.encodings import SAMPLE_BYTES, detect, refuse_binary, refuse_wide
 from wenmai.errors import DataError, Problem, UserError
 
 CHUNK_BYTES = 8 << 20
@@ -84,7 +84,7 @@ def unpack(paths: Sequence[str], folder: Path, encoding: str) -> list[Input]:
     """Looks at every file; what is packed with gzip is unpacked into a folder first.
 
     Raises:
-        UserError: a file is in UTF-16, or is no whole gzip file.
+        UserError: a file is in UTF-16, is no text, or is no whole gzip file.
     """
     inputs = []
     for number, (source, path) in enumerate(find_files(paths)):
@@ -93,6 +93,7 @@ def unpack(paths: Sequence[str], folder: Path, encoding: str) -> list[Input]:
         with real.open("rb") as file:
             sample = file.read(SAMPLE_BYTES)
         refuse_wide(sample, str(path))
+        refuse_binary(sample, str(path))
         lines_of_json = bare.endswith(".jsonl")
         found = ("utf-8" if lines_of_json else detect(sample)) if encoding == "auto" else encoding
         inputs.append(Input(real, str(path), source, found, lines_of_json, real.stat().st_size))

@@ -134,7 +134,7 @@ def times(document: Document, name: str, epochs: float, seed: int) -> int:
 def _drawn(
     job: Job, parts: Parts, chunk: Chunk, number: int, name: str, epochs: float, seed: int
 ) -> dict[str, Any]:
-    """Writes a part's documents in the order of their keys, and beside them keys and lengths in bytes."""
+    """Writes a part's documents in the order of their keys, and beside them the keys, and where each document ends."""
     found: list[tuple[int, int, bytes]] = []
     characters = 0
     for at, document in enumerate(readable(read_chunk(chunk, job.reading))):
@@ -146,32 +146,39 @@ def _drawn(
     found.sort()
     with writing_bytes(parts.file("mix", number, "lines")) as file:
         file.writelines(line for _, _, line in found)
-    table = np.array([[place, len(line)] for place, _, line in found], np.uint64).reshape(-1, 2)
-    with writing_bytes(parts.file("mix", number, "table")) as file:
-        file.write(table.tobytes())
-    return {"documents": len(found), "characters": characters, "bytes": int(table[:, 1].sum())}
+    ends = np.cumsum([len(line) for _, _, line in found], dtype=np.uint64)
+    for name, column in (("keys", np.array([place for place, _, _ in found], np.uint64)), ("ends", ends)):
+        with writing_bytes(parts.file("mix", number, name)) as file:
+            file.write(column.tobytes())
+    return {"documents": len(found), "characters": characters, "bytes": int(ends[-1]) if len(ends) else 0}
 
 
 def _shuffled(parts: Parts, drawn: Sequence[dict[str, Any]]) -> Iterator[bytes]:
-    """All lines in the order of their keys. Keys are spread evenly, so equal ranges of them are about equally long."""
+    """All lines in the order of their keys. Keys are spread evenly, so equal ranges of them are about equally long.
+
+    Of a part's keys, which are in order, a slice reads only those where its own begin and end.
+    """
+    filled = [number for number, part in enumerate(drawn) if part["documents"]]
     slices = max(1, -(-sum(part["bytes"] for part in drawn) // SLICE_BYTES))
     bounds = [2**64 * i // slices for i in range(slices + 1)]
     for low, high in pairwise(bounds):
         keys: list[Column] = []
         lines: list[bytes] = []
-        for number in range(len(drawn)):
-            table = np.fromfile(parts.file("mix", number, "table"), np.uint64).reshape(-1, 2)
-            start = int(np.searchsorted(table[:, 0], np.uint64(low)))
-            stop = int(np.searchsorted(table[:, 0], np.uint64(high - 1), side="right"))
-            ends = np.cumsum(np.concatenate([[np.uint64(0)], table[:, 1]])).astype(np.int64)
+        for number in filled:
+            part = np.memmap(parts.file("mix", number, "keys"), np.uint64, "r")
+            ends = np.memmap(parts.file("mix", number, "ends"), np.uint64, "r")
+            start = int(np.searchsorted(part, np.uint64(low)))
+            stop = int(np.searchsorted(part, np.uint64(high - 1), side="right"))
+            first = int(ends[start - 1]) if start else 0
+            cuts = [0, *(int(end) - first for end in ends[start:stop])]
             with parts.file("mix", number, "lines").open("rb") as file:
-                file.seek(int(ends[start]))
-                read = file.read(int(ends[stop] - ends[start]))
-            cuts = (ends[start : stop + 1] - ends[start]).tolist()
+                file.seek(first)
+                read = file.read(cuts[-1])
             lines += [read[a:b] for a, b in pairwise(cuts)]
-            keys.append(table[start:stop, 0])
+            keys.append(np.array(part[start:stop]))
         # equal keys are equal texts: they keep the order of the input
-        yield from (lines[i] for i in np.argsort(np.concatenate(keys), kind="stable").tolist())
+        if keys:
+            yield from (lines[i] for i in np.argsort(np.concatenate(keys), kind="stable").tolist())
 
 
 def _report(

@@ -10,12 +10,12 @@ from typing import Any
 from wenmai.atomic import writing
 from wenmai.corpus.counting import Counter, report_of
 from wenmai.corpus.documents import Document, Rejection, Step, apply
-from wenmai.corpus.inputs import CHUNK_BYTES, Chunk, Input, chunks_of, content_of, unpack
-from wenmai.corpus.parts import Parts
+from wenmai.corpus.inputs import CHUNK_BYTES, Chunk, Input, chunks_of, content_of, find_files, unpack
+from wenmai.corpus.parts import Parts, report_path
 from wenmai.corpus.reading import Read, read_chunk
 from wenmai.corpus.settings import ReadingConfig
 from wenmai.corpus.writing import Form, form_of, written, written_reject
-from wenmai.errors import DataError, Problem
+from wenmai.errors import DataError, Problem, UserError
 from wenmai.progress import SILENT, Progress
 from wenmai.version import __version__
 
@@ -48,8 +48,13 @@ class Job:
         return form_of(self.output, self.reading.unit)
 
     def open(self, verb: str, settings: dict[str, Any], more_files: Sequence[str] = ()) -> Parts:
-        """The folder of this job's parts; the key says all that its result depends on."""
+        """The folder of this job's parts; the key says all that its result depends on.
+
+        Raises:
+            UserError: a file would be written over that is read; or see :class:`~wenmai.corpus.parts.Parts`.
+        """
         form_of(self.output, self.reading.unit)
+        self._spare_what_is_read(more_files)
         key = {
             "verb": verb,
             "version": __version__,
@@ -61,6 +66,27 @@ class Job:
             "other files": content_of(more_files),
         }
         return Parts(self.output, key, resume=self.resume, overwrite=self.overwrite)
+
+    def _spare_what_is_read(self, more_files: Sequence[str]) -> None:
+        """Nothing that is written may stand in the place of something that is read, or of something else written.
+
+        Raises:
+            UserError: it would.
+        """
+        read = {path.resolve() for _, path in find_files([*self.inputs, *more_files])}
+        written = [self.output, report_path(self.output), *([self.rejects] if self.rejects else [])]
+        for path in written:
+            if path.resolve() in read:
+                raise UserError(
+                    f"{path}: is one of the files that are read, and would be written over: name another --output"
+                    + (" and --rejects" if self.rejects else "")
+                )
+        if self.rejects and self.rejects.resolve() in {path.resolve() for path in written[:2]}:
+            raise UserError(f"{self.rejects}: is the output itself; name another file with --rejects")
+        if self.rejects and self.rejects.exists() and not (self.resume or self.overwrite):
+            raise UserError(
+                f"{self.rejects}: is there already; name another file with --rejects, or --overwrite both"
+            )
 
     def chunks(self, parts: Parts) -> list[Chunk]:
         return chunks_of(unpack(self.inputs, parts.folder, self.reading.encoding), self.chunk_bytes)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from wenmai.corpus.encodings import SAMPLE_BYTES, detect
-from wenmai.errors import DataError, Problem
+from wenmai.corpus.encodings import SAMPLE_BYTES, detect, refuse_binary, refuse_wide
+from wenmai.errors import DataError, Problem, UserError
 
 _COLUMN_SHARE = 0.9
 _LONGEST_TOKEN = 12
@@ -41,15 +44,20 @@ def files_of(paths: list[str]) -> list[tuple[str, Path]]:
 
 
 def texts_of(path: Path) -> Iterator[str]:
-    """Every string in a file.
+    """Every string in a file, which may be packed with gzip.
 
     JSON and JSON lines: all strings, at any depth, not the names of fields. CSV and TSV: all cells. Columns of tokens
     and tags (CoNLL): the tokens of a sentence joined. All else: the lines, and what stands between tabs in them.
+
+    Raises:
+        UserError: it is in UTF-16 or no text at all, so that nothing of it would be found.
     """
-    raw = path.read_bytes()
+    raw = _unpacked(path)
+    refuse_wide(raw[:SAMPLE_BYTES], str(path))
+    refuse_binary(raw[:SAMPLE_BYTES], str(path))
     text = raw.decode(detect(raw[:SAMPLE_BYTES]), errors="replace").removeprefix("\ufeff")
-    if path.suffix == ".csv":
-        for row in csv.reader(text.splitlines(keepends=True)):
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        for row in csv.reader(io.StringIO(text, newline="")):
             yield from row
         return
     values = _json_values(text)
@@ -57,7 +65,7 @@ def texts_of(path: Path) -> Iterator[str]:
         for value in values:
             yield from _strings(value)
         return
-    lines = text.splitlines()
+    lines = _lines(text)
     if _is_columns(lines):
         for filled, sentence in groupby(lines, key=lambda line: bool(line.strip())):
             if filled:
@@ -69,6 +77,21 @@ def texts_of(path: Path) -> Iterator[str]:
         yield from line.split("\t")
 
 
+def _unpacked(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if path.suffix != ".gz":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: is not a whole gzip file ({error}); copy it again") from None
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a file; U+2028 and its like stand inside of texts, where splitlines() would cut."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+
+
 def _json_values(text: str) -> list[Any] | None:
     """The values of a JSON file or of JSON lines; None if it is neither."""
     if text.lstrip()[:1] not in ("{", "["):
@@ -78,7 +101,7 @@ def _json_values(text: str) -> list[Any] | None:
     except ValueError:
         pass
     values = []
-    for line in text.splitlines():
+    for line in _lines(text):
         if line.strip():
             try:
                 values.append(json.loads(line))

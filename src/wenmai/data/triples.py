@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -141,7 +142,15 @@ def locate(text: str, subject: str, target: str) -> tuple[tuple[int, int], tuple
     earliest object. What does not occur as it is written is looked for without regard to case.
     """
     subjects, targets = _occurrences(text, subject), _occurrences(text, target)
-    pairs = ((s, o) for s in subjects for o in targets)
+    # of the targets that share no character with a subject, only its neighbours can be the nearest
+    starts = [start for start, _ in targets]
+    near = [
+        (s, targets[i])
+        for s in subjects
+        for i in (bisect_right(starts, s[0] - len(target)) - 1, bisect_left(starts, s[1]))
+        if 0 <= i < len(targets)
+    ]
+    pairs = near or [(s, o) for s in subjects for o in targets]
     return min(pairs, key=lambda pair: _distance(*pair), default=None)
 
 

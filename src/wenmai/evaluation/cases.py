@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wenmai.errors import UserError
 from wenmai.evaluation.slices import slice_names, slice_of
+from wenmai.evaluation.structure_cases import (
+    WordInTree,
+    tree_kinds,
+    triple_kinds,
+    words_in_trees,
+    written_triples,
+)
 from wenmai.metrics.answers import answer_score, scorer_for
 from wenmai.metrics.spans import span_errors
 from wenmai.text.spans import Span
@@ -19,7 +25,7 @@ MOST_CASES = 2000
 MOST_CHARACTERS = 4_000_000
 """Together, so that the page stays quick to open."""
 MOST_SCORES = 5
-NO_ANSWER = "(no answer)"
+NO_ANSWER, NO_TRIPLES = "(no answer)", "(no triples)"
 
 Case = dict[str, Any]
 Line = Mapping[str, Any]
@@ -111,25 +117,35 @@ def _judged(line: Line) -> Case:
     if "choice" in line:
         return _choice(line, gold.get("label"))
     if "words" in line and "sentences" in line:
-        wanted = None if "words" not in gold else _described(gold["words"], line, gold.get("sentences"))
-        return _spans(_described(line["words"], line, line["sentences"]), wanted)
+        return _trees(line, gold)
     if "relations" in line:
-        wanted = gold.get("relations")
-        text = line["text"]
-        found = _triples(line["relations"], text)
-        return {
-            **_classes(found, None if wanted is None else _triples(wanted, text)),
-            "labels": sorted({r["predicate"] for r in (*line["relations"], *(wanted or ()))}),
-        }
+        return _triples(line, gold.get("relations"))
     if "label" in line:
         wanted = gold.get("label", (gold.get("labels") or [None])[0])
-        return {**_classes([line["label"]], None if wanted is None else [str(wanted)]), "scores": _best(line)}
+        classes = _classes([line["label"]], None if wanted is None else [str(wanted)])
+        return {**classes, "scores": _best(line), "spans": _asked(line)}
     if "labels" in line:
         wanted = gold.get("labels", [gold["label"]] if "label" in gold else None)
         return {**_classes(line["labels"], wanted), "scores": _best(line)}
     if "answer" in line:
         return _answer(line, gold.get("answers"))
     return _numbers(line, gold)
+
+
+def _asked(line: Line) -> list[dict[str, Any]]:
+    """What a relation was asked of."""
+    return [
+        {
+            "start": end["start"],
+            "end": end["end"],
+            "label": role,
+            "status": "asked",
+            "kind": "asked",
+            "score": None,
+        }
+        for role in ("subject", "object")
+        if isinstance(end := line.get(role), Mapping)
+    ]
 
 
 def _choice(line: Line, wanted: int | None) -> Case:
@@ -204,40 +220,28 @@ def _spans(entities: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, 
 
 
 def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
-    """Right only if both are."""
+    """Right only if both are; ``predicted_right`` is of what is shown as predicted, the intents."""
     spans = _spans(line["slots"], gold.get("slots"))
     intents = {**_classes(line["intents"], gold.get("intents")), "scores": _best(line)}
     if gold:
+        intents["predicted_right"] = intents["right"]
         intents["right"] = spans["right"] and intents["right"]
     kinds, labels = (sorted({*spans[key], *intents.get(key, ())}) for key in ("kinds", "labels"))
     return {**spans, **intents, "kinds": kinds, "labels": labels}
 
 
-def _described(
-    words: Sequence[Mapping[str, Any]], line: Line, sentences: Sequence[Mapping[str, Any]] | None
-) -> list[dict[str, Any]]:
-    """Words of a tree as spans, whose label is all that is said of them: ``PRON nsubj 喜欢``."""
-    spans = []
-    for words_of_one in _by_sentence(words, sentences):
-        for word in words_of_one:
-            head = word.get("head")
-            above = words_of_one[head - 1] if head else None
-            surface = line["text"][above["start"] : above["end"]] if above else None
-            said = [word.get("upos"), word.get("relation"), surface]
-            label = " ".join(part for part in said if part) or "word"
-            spans.append({"start": word["start"], "end": word["end"], "label": label})
-    return spans
+def _trees(line: Line, gold: Mapping[str, Any]) -> Case:
+    """Words as spans, whose label is all that is said of them; filtered by parts of speech and relations."""
+    predicted = words_in_trees(line["words"], line["sentences"])
+    wanted = words_in_trees(gold["words"], gold.get("sentences")) if "words" in gold else None
 
+    def spans(words: Sequence[WordInTree]) -> list[dict[str, Any]]:
+        return [{"start": w.start, "end": w.end, "label": w.described(line["text"])} for w in words]
 
-def _by_sentence(
-    words: Sequence[Mapping[str, Any]], sentences: Sequence[Mapping[str, Any]] | None
-) -> Iterator[list[Mapping[str, Any]]]:
-    if not sentences:
-        yield list(words)
-        return
-    starts = [word["start"] for word in words]
-    for sentence in sentences:
-        yield list(words[bisect_left(starts, sentence["start"]) : bisect_left(starts, sentence["end"])])
+    case = _spans(spans(predicted), None if wanted is None else spans(wanted))
+    said = {name for word in (*predicted, *(wanted or ())) for name in (word.upos, word.relation) if name}
+    kinds = {kind for kind in case["kinds"] if kind != "wrong label"} | tree_kinds(predicted, wanted or ())
+    return {**case, "kinds": sorted(kinds), "labels": sorted(said)}
 
 
 def _words(kind: str) -> str:
@@ -263,16 +267,22 @@ def _classes(predicted: Sequence[str], gold: Sequence[str] | None) -> Case:
     return {**shown, "gold": _joined(gold), "right": right, "kinds": kinds}
 
 
-def _triples(relations: Sequence[Mapping[str, Any]], text: str) -> list[str]:
-    return [
-        f"({_end(relation['subject'], text)}, {relation['predicate']}, {_end(relation['object'], text)})"
-        for relation in relations
-    ]
-
-
-def _end(end: Mapping[str, Any], text: str) -> str:
-    surface = text[end["start"] : end["end"]]
-    return f"{surface} {end['label']}" if end.get("label") else surface
+def _triples(line: Line, wanted: Sequence[Mapping[str, Any]] | None) -> Case:
+    found = written_triples(line["relations"], line["text"])
+    gold = written_triples(wanted or (), line["text"])
+    shown: Case = {
+        "predicted": "、".join(map(str, found)) or NO_TRIPLES,
+        "labels": sorted({triple.predicate for triple in (*found, *gold)}),
+    }
+    if wanted is None:
+        return shown
+    right = {*found} == {*gold}
+    return {
+        **shown,
+        "gold": "、".join(map(str, gold)) or NO_TRIPLES,
+        "right": right,
+        "kinds": sorted(triple_kinds(found, gold)),
+    }
 
 
 def _joined(labels: Sequence[str]) -> str:

@@ -32,6 +32,9 @@ WIDE = 8.0
 INSIDE: dict[str, Literal["outputs", "gradients"]] = {"activations": "outputs", "gradients": "gradients"}
 """Figures of a model's inside, and the part of its inspection that they draw."""
 
+MOST_BARS = 24
+"""Beside each other; more would stand too close for their names and values, and are drawn below each other."""
+
 AXIS_NAMES = {
     "entity_length": "characters in the entity",
     "number_of_slots": "slots in the text",
@@ -39,6 +42,11 @@ AXIS_NAMES = {
     "seen": "what the training set has, and the rest",
     "triples": "triples in the text",
     "overlap": "how the text's triples overlap",
+    "upos": "part of speech",
+    "relation": "relation to the head",
+    "choices": "number of choices",
+    "answer_length": "characters in the answer",
+    "answer_start": "first character of the answer",
 }
 
 
@@ -56,7 +64,11 @@ def figures_of(run: Run) -> dict[str, Draw]:
         if groups:
             axis = AXIS_NAMES.get(cut, cut.replace("_", " ")) if cut != "length" else "characters in the text"
             bars = metrics_of(groups, run.shown.primary)
-            found[f"by_{cut}"] = partial(plots.bars_by_slice, groups, metrics=bars, xlabel=axis)
+            found[f"by_{cut}"] = (
+                partial(plots.bars_by_slice, groups, metrics=bars, xlabel=axis)
+                if len(groups) * len(bars) <= MOST_BARS
+                else partial(plots.label_bars, groups, metric=bars[-1], ylabel=axis)
+            )
     if metrics.get("labels"):
         found["labels"] = partial(plots.label_bars, metrics["labels"])
     if metrics.get("confusion"):
@@ -77,8 +89,13 @@ def _inside(inspection: Mapping[str, Any]) -> dict[str, Draw]:
 
 
 def metrics_of(groups: Mapping[str, Mapping[str, Any]], primary: str) -> tuple[str, ...]:
-    """The bars of each slice: precision, recall and F1 where there are such, else the primary metric."""
-    for wanted in (("precision", "recall", "f1"), (primary, "macro_f1"), (primary,)):
+    """The bars of each slice: precision, recall and F1 where there are such, else the primary metric.
+
+    Of several kinds of F1 that which is the primary metric, with the precision and recall that it is made of.
+    """
+    kind = primary.removesuffix("f1") if primary.endswith("f1") else ""
+    parts = (f"{kind}precision", f"{kind}recall", f"{kind}f1")
+    for wanted in (parts, ("precision", "recall", "f1"), (primary, "macro_f1")):
         if all(name in values for values in groups.values() for name in wanted):
             return wanted
     return (primary,)

@@ -46,7 +46,10 @@ def learning_curves(logs: Mapping[str, Sequence[Event]]) -> Figure:
                 event for event in events if event["event"] == "train" and _is_number(event.get("loss"))
             ]
             steps, losses = [event["step"] for event in trained], [event["loss"] for event in trained]
-            left.plot(steps, losses, color=color, alpha=0.3, linewidth=0.8)
+            # a single point has no line
+            left.plot(
+                steps, losses, color=color, alpha=0.3, linewidth=0.8, marker="o" if len(steps) == 1 else ""
+            )
             left.plot(steps, _smoothed(losses), color=color, linewidth=1.6, label=drawable(name))
             measured = [event for event in events if event["event"] == "eval"]
             _dev_metrics(right, name, measured, color, alone=len(logs) == 1)
@@ -112,7 +115,7 @@ def bars_by_slice(
         axes.set_xticks(groups, names)
         axes.set_xlim(-0.6, max(len(slices), 3) - 0.4)
         axes.set(xlabel=xlabel, ylabel="" if len(metrics) > 1 else metrics[0])
-        if axes.get_ylim()[0] >= 0 and axes.dataLim.ymax <= 1:
+        if axes.dataLim.ymin >= 0 and axes.dataLim.ymax <= 1:
             axes.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))
         axes.tick_params(axis="x", length=0)
         grid(axes)
@@ -123,7 +126,7 @@ def bars_by_slice(
 
 def _size(values: Values) -> float:
     """What a slice is a slice of: examples, or gold spans."""
-    return float(values.get("examples", values.get("support", 0)))
+    return float(values.get("examples", values.get("support")) or 0)
 
 
 def _bars(
@@ -152,13 +155,13 @@ def _bars(
         )  # fmt: skip
 
 
-def label_bars(labels: Mapping[str, Values], *, metric: str = "f1") -> Figure:
+def label_bars(labels: Mapping[str, Values], *, metric: str = "f1", ylabel: str = "") -> Figure:
     """One horizontal bar a label, the most frequent label first, with its value and its support.
 
     Args:
-        labels: label -> its metrics, ``support`` and intervals; the first 40 are drawn.
+        labels: label, or slice, -> its metrics, ``support`` or ``examples``, and intervals; the first 40 are drawn.
     """
-    chosen = sorted(labels.items(), key=lambda item: -(item[1].get("support") or 0))[:MOST_LABELS]
+    chosen = sorted(labels.items(), key=lambda item: -_size(item[1]))[:MOST_LABELS]
     names = [drawable(name) for name, _ in chosen]
     with drawing(9.4, 0.9 + 0.27 * len(chosen), texts=names) as (figure, (axes,)):
         for y, (_, values) in enumerate(chosen):
@@ -178,11 +181,12 @@ def label_bars(labels: Mapping[str, Values], *, metric: str = "f1") -> Figure:
                 color=INK,
             )
             axes.annotate(
-                f"n = {values.get('support') or 0:,.0f}", (1.0, y), xycoords=("axes fraction", "data"),
+                f"n = {_size(values):,.0f}", (1.0, y), xycoords=("axes fraction", "data"),
                 xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=MUTED,
             )  # fmt: skip
         axes.set_yticks(range(len(chosen)), names)
         axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), ylim=(len(chosen) - 0.4, -0.6), xlabel=metric)
+        axes.set_ylabel(ylabel)
         axes.tick_params(axis="y", length=0)
         grid(axes, axis="x")
     return figure

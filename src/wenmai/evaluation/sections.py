@@ -16,6 +16,12 @@ from wenmai.version import __version__
 
 HEADLINES = 6
 """Metrics that stand in large type at the top; the table of splits has all."""
+UNITS = {
+    "dependency_parsing": ("word", "words"),
+    "relation_extraction": ("triple", "triples"),
+    "slot_filling": ("slot", "slots"),
+}
+"""What a task finds in a text, one and several; ``entity`` where it is not here."""
 
 
 def header(runs: Sequence[Run]) -> str:
@@ -41,8 +47,8 @@ def header(runs: Sequence[Run]) -> str:
     )
     if lost := shown.metrics.get("unexpressible"):
         parts.append(
-            f'<p class="note">{lost:,} labels of the data are beyond the model: its tokens or its head '
-            "can't express them.</p>"
+            f'<p class="note">{lost:,} {"label" if lost == 1 else "labels"} of the data '
+            f"{'is' if lost == 1 else 'are'} beyond the model: its tokens or its head can't express what is meant.</p>"
         )
     return "".join([*parts, "</header>"])
 
@@ -107,7 +113,7 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
             + "</section>"
         )
     others = [name for name in figures if name.startswith("by_") and name != "by_length"]
-    for title, note, names in _other_cuts(evaluation, others):
+    for title, note, names in _other_cuts(evaluation, run.settings.get("task", {}).get("name", ""), others):
         drawn = "".join(_figure(figures[name], note) for name in names)
         parts.append(f"<section><{level}>{title}</{level}>{drawn}</section>")
     if evaluation.metrics.get("labels"):
@@ -120,7 +126,9 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
     return "\n".join(parts)
 
 
-def _other_cuts(evaluation: Evaluation, figures: Sequence[str]) -> Iterable[tuple[str, str, list[str]]]:
+def _other_cuts(
+    evaluation: Evaluation, task: str, figures: Sequence[str]
+) -> Iterable[tuple[str, str, list[str]]]:
     """Heading, note and figures of the cuts that are the task's own: of spans, and of whole examples."""
     slices = evaluation.metrics["slices"]
     spans = [
@@ -130,8 +138,9 @@ def _other_cuts(evaluation: Evaluation, figures: Sequence[str]) -> Iterable[tupl
     ]
     examples = [name for name in figures if name not in spans]
     if spans:
-        note = "n is the number of gold entities or triples; a predicted one counts in its own group."
-        yield "By entity", note, spans
+        unit, several = UNITS.get(task, ("entity", "entities"))
+        note = f"n is the number of gold {several}; a predicted one counts in its own group."
+        yield f"By {unit}", note, spans
     if examples:
         yield (
             "By kind of example",

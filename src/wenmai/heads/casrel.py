@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm
 
 from wenmai.heads.divergence import sigmoid_divergence
+from wenmai.heads.global_pointer import FEWEST_KEPT
 from wenmai.heads.gplinker import (
-    FEWEST_KEPT,
     OBJECT_FIRST,
     OBJECT_LAST,
     OBJECT_TYPE,

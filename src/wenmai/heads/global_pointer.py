@@ -17,6 +17,9 @@ MASKED = -1e4
 
 ROTARY_BASE = 10000.0
 
+FEWEST_KEPT = 100
+"""So many spans, or triples, of a row are kept at least, however short it is."""
+
 
 class GlobalPointerHead(Head):
     """GlobalPointer and Efficient GlobalPointer (Su et al. 2022, arXiv:2208.03054).
@@ -151,6 +154,9 @@ def decode_spans(
 ) -> list[tuple[int, int, int, float]]:
     """The spans that score above the threshold, in order of first token, last token, label.
 
+    A row of T tokens keeps its T best, ``FEWEST_KEPT`` if that is more: a trained model finds fewer, an untrained one
+    half of all L T² / 2.
+
     Args:
         logits_LTT: one row of :class:`GlobalPointerHead`'s output.
         threshold: 0 is where training puts the border; higher gives fewer and surer spans.
@@ -158,8 +164,12 @@ def decode_spans(
     Returns:
         (first token, last token inclusive, label id, score).
     """
+    at_M3 = np.argwhere(logits_LTT > threshold)
+    most = max(FEWEST_KEPT, logits_LTT.shape[-1])
+    if len(at_M3) > most:
+        at_M3 = at_M3[np.argsort(-logits_LTT[tuple(at_M3.T)], kind="stable")[:most]]
     spans = [
         (int(first), int(last), int(label), float(logits_LTT[label, first, last]))
-        for label, first, last in np.argwhere(logits_LTT > threshold)
+        for label, first, last in at_M3
     ]
     return sorted(spans)

@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wenmai.heads.divergence import sigmoid_divergence
-from wenmai.heads.global_pointer import GlobalPointerHead
+from wenmai.heads.global_pointer import FEWEST_KEPT, GlobalPointerHead
 from wenmai.heads.head import IGNORE, Head, Outputs
 from wenmai.heads.pair_loss import Factors, dense, factors_of, pair_loss
 
 SUBJECT_FIRST, SUBJECT_LAST, PREDICATE, OBJECT_FIRST, OBJECT_LAST, SUBJECT_TYPE, OBJECT_TYPE = range(7)
 """Columns of the target ``triples``."""
-
-FEWEST_KEPT = 100
-"""So many triples, subjects and objects of a row are kept at least, however short it is."""
 
 Floats = NDArray[np.floating]
 

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from pydantic import ValidationError
-
 from wenmai.data.lines import known_codec
 from wenmai.errors import DataError, Problem, UserError
+from wenmai.inference.asking import asked
 from wenmai.tasks.task import Example, Task
 
 LineFormat = Literal["auto", "text", "jsonl"]
@@ -55,9 +54,7 @@ def as_examples(items: Iterator[tuple[str, Any]], task: Task[Any, Any]) -> Itera
     """
     for place, item in items:
         try:
-            yield task.as_example(item)
-        except ValidationError as error:
-            raise _unreadable(place, "; ".join(problem["msg"] for problem in error.errors())) from None
+            yield asked(task, item)
         except UserError as error:
             raise _unreadable(place, str(error)) from None
 

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from wenmai.errors import UserError
 from wenmai.heads.pooling import Pooling
+from wenmai.inference.asking import asked
 from wenmai.inference.features import FeatureExtractor
 from wenmai.inference.predictor import Predictor
 from wenmai.tasks import TASKS
@@ -102,7 +103,7 @@ class Pipeline:
             return
         options = {"top_k": top_k, "targets": None if targets is None else tuple(targets)}
         given = {name: value for name, value in options.items() if value is not None}
-        examples = (self.task.as_example(item).model_copy(update=given) for item in items)
+        examples = (asked(self.task, item).model_copy(update=given) for item in items)
         for prediction in self.predictor.predict_examples(examples):
             if "masks" not in prediction:
                 raise UserError(

@@ -10,6 +10,7 @@ import torch
 
 from wenmai.bundle import load_bundle
 from wenmai.errors import UserError
+from wenmai.inference.asking import asked
 from wenmai.inference.engine import TOKENS_PER_BATCH, predictions
 from wenmai.tasks.task import Example, Prediction
 
@@ -52,7 +53,7 @@ class Predictor:
         Raises:
             UserError: an item is nothing that the task predicts for.
         """
-        return self.predict_examples(self.task.as_example(item) for item in items)
+        return self.predict_examples(asked(self.task, item) for item in items)
 
     def predict_examples(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         return predictions(

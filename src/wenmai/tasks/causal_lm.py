@@ -8,7 +8,7 @@ nothing twice but are known (a sliding window with a stride).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -23,6 +23,7 @@ from wenmai.heads.head import Head
 from wenmai.metrics.language_model import language_model_scores
 from wenmai.metrics.scores import Scores
 from wenmai.tasks.generation import Generation
+from wenmai.tasks.language_modelling import Pack, VocabularySmoothing, foretold
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 
 
@@ -56,16 +57,8 @@ class CausalLMConfig(TaskConfig):
         ge=0,
         description="evaluation: tokens before a window of a long text that it knows too; below max_length",
     )
-    pack: bool = Field(
-        default=False,
-        description="train on rows of max_length, joined from consecutive texts; dev and test stay text by text",
-    )
-    label_smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the target that is spread evenly over the vocabulary, in training only",
-    )
+    pack: Pack = False
+    label_smoothing: VocabularySmoothing = 0.0
     max_new_tokens: int = Field(default=64, ge=1, description="prediction: most tokens that continue a text")
     temperature: float = Field(
         default=0.0,
@@ -93,6 +86,8 @@ class CausalLM(Task[CausalLMExample, CausalLMConfig]):
     Config = CausalLMConfig
 
     def as_example(self, item: Any) -> CausalLMExample:
+        if isinstance(item, Mapping) and isinstance(item.get("prompt"), str):
+            return CausalLMExample(prompt=item["prompt"], id=item.get("id"))
         record = text_record(item, self.name)
         return CausalLMExample(prompt=record.pop("text"), **record)
 
@@ -170,12 +165,7 @@ class CausalLM(Task[CausalLMExample, CausalLMConfig]):
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: CausalLMExample
     ) -> Prediction:
-        return {
-            "text": example.text,
-            "loss": round(float(sum(out["loss"].sum() for out in outputs)), 6),
-            "tokens": int(sum(out["counted"].sum() for out in outputs)),
-            "right": int(sum(out["right"].sum() for out in outputs)),
-        }
+        return foretold(outputs, example.text)
 
     def score(self, examples: Sequence[CausalLMExample], predictions: Sequence[Prediction]) -> Scores:
         return language_model_scores(

@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wenmai.metrics.dependencies import ROOT, ParsedWord
+from wenmai.tasks.placed import check_place
 from wenmai.tasks.task import Example
 
 
@@ -105,17 +106,9 @@ class DependencyExample(Example):
     def _check_words(self) -> None:
         before = 0
         for index, word in enumerate(self.words or ()):
+            check_place(word, self.text, f"words[{index}]")
             where = f"words[{index}]: "
-            if not 0 <= word.start < word.end <= len(self.text):
-                raise ValueError(
-                    f"{where}start {word.start} and end {word.end} are no range of the text ({len(self.text)} "
-                    "characters): need 0 <= start < end, end-exclusive"
-                )
             surface = self.text[word.start : word.end]
-            if word.text is not None and word.text != surface:
-                raise ValueError(
-                    f"{where}the text at {word.start}:{word.end} is {surface!r}, not {word.text!r}: correct the offsets"
-                )
             if word.start < before:
                 raise ValueError(
                     f"{where}{surface!r} begins at {word.start}, before the word in front of it ends at {before}: "

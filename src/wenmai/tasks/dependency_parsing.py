@@ -40,6 +40,7 @@ from wenmai.tasks.sentence_rows import (
     words_of,
 )
 from wenmai.tasks.task import Prediction, RowOutputs, Task, TaskConfig, text_record
+from wenmai.tasks.token_choice import TokenChoice, by_character
 from wenmai.text.sentences import split_sentences
 from wenmai.text.spans import Span
 
@@ -61,9 +62,7 @@ class DependencyParsingConfig(TaskConfig):
         description="which trees are possible: all (Chu-Liu/Edmonds), or those without crossing arcs (Eisner)",
     )
     subtypes: bool = Field(default=True, description="false: nsubj:pass is learned as nsubj")
-    tokens: Literal["auto", "characters", "pieces"] = Field(
-        default="auto", description="auto: characters where the tokenizer's pieces span several of them"
-    )
+    tokens: TokenChoice = "auto"
     split_sentences: bool = Field(
         default=True, description="false: a text that does not say where its sentences are is one sentence"
     )
@@ -264,9 +263,7 @@ class DependencyParsing(Task[DependencyExample, DependencyParsingConfig]):
         return [(word.start, word.end) for word in example.words or ()]
 
     def _encodings(self, example: DependencyExample, tokenizer: Tokenizer) -> list[Encoding]:
-        characters = self.config.tokens == "characters" or (
-            self.config.tokens == "auto" and tokenizer.pieces_span_characters
-        )
+        characters = by_character(self.config.tokens, tokenizer)
         room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
         given, sentences = self._given(example), self._sentences(example)
         if given is None:

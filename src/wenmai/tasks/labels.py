@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from wenmai.metrics.classification import confusion_matrix
 from wenmai.tasks.task import Prediction
 
 SHOWN_LABELS = 20
+
+LabelSmoothing = Annotated[
+    float, Field(ge=0, lt=1, description="share of the target that is spread evenly over all labels")
+]
+FocalGamma = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="above 0 (2 is usual): what is nearly right counts less, for labels of unequal frequency",
+    ),
+]
+"""Keys of the configuration."""
 
 
 def as_label(value: object) -> object:

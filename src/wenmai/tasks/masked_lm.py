@@ -27,6 +27,7 @@ from wenmai.heads.masked_lm import MaskedLMHead
 from wenmai.metrics.language_model import language_model_scores
 from wenmai.metrics.scores import Scores
 from wenmai.tasks.fill_mask import TOP_K, fillings, is_asked, prompt_rows
+from wenmai.tasks.language_modelling import Pack, VocabularySmoothing, foretold
 from wenmai.tasks.masking import Units, hidden, runs, tokens, words
 from wenmai.tasks.similar_words import SimilarWords
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
@@ -91,16 +92,8 @@ class MaskedLMConfig(TaskConfig):
         default=None,
         description="correction: similar: file of lines WORD<tab>SIMILAR SIMILAR ...; other words: token by token",
     )
-    pack: bool = Field(
-        default=False,
-        description="train on rows of max_length, joined from consecutive texts; dev and test stay text by text",
-    )
-    label_smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the target that is spread evenly over the vocabulary, in training only",
-    )
+    pack: Pack = False
+    label_smoothing: VocabularySmoothing = 0.0
 
     @model_validator(mode="after")
     def _similar_words_are_asked_for(self) -> Self:
@@ -261,12 +254,7 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: MaskedLMExample
     ) -> Prediction:
-        return {
-            "text": example.text,
-            "loss": round(float(sum(out["loss"].sum() for out in outputs)), 6),
-            "tokens": int(sum(out["counted"].sum() for out in outputs)),
-            "right": int(sum(out["right"].sum() for out in outputs)),
-        }
+        return foretold(outputs, example.text)
 
     def answer(
         self,

@@ -25,9 +25,11 @@ from wenmai.heads.head import Head
 from wenmai.heads.tagging import TaggingHead
 from wenmai.metrics.scores import Scores
 from wenmai.metrics.spans import span_confusion, span_scores, span_scores_by
+from wenmai.tasks.placed import check_place
 from wenmai.tasks.span_decoding import decode_nested, decode_tags
 from wenmai.tasks.span_targets import tag_targets, token_spans, too_long
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
+from wenmai.tasks.token_choice import TokenChoice, by_character
 from wenmai.tasks.windows import window_rows
 from wenmai.text.spans import Span
 from wenmai.text.tags import allowed_transitions, label_tags
@@ -55,23 +57,7 @@ class NerExample(Example):
     @model_validator(mode="after")
     def _inside(self) -> Self:
         for index, entity in enumerate(self.entities or ()):
-            where = f"entities[{index}] ({entity.label})"
-            if not 0 <= entity.start < entity.end:
-                raise ValueError(
-                    f"{where}: start {entity.start} and end {entity.end} are no range: "
-                    "need 0 <= start < end, end-exclusive"
-                )
-            if entity.end > len(self.text):
-                raise ValueError(
-                    f"{where}: end {entity.end} lies outside the text ({len(self.text)} characters); "
-                    "offsets count characters, not bytes or tokens"
-                )
-            surface = self.text[entity.start : entity.end]
-            if entity.text is not None and entity.text != surface:
-                raise ValueError(
-                    f"{where}: the text at {entity.start}:{entity.end} is {surface!r}, not {entity.text!r}: "
-                    "correct the offsets (is the end inclusive? set data.end_inclusive)"
-                )
+            check_place(entity, self.text, f"entities[{index}]")
         return self
 
     @property
@@ -94,9 +80,7 @@ class NerConfig(TaskConfig):
     )
     nested: bool = Field(default=False, description="entities may lie inside each other or overlap")
     tagging: Literal["BIO", "BIOES"] = Field(default="BIO", description="tags of the crf and softmax heads")
-    tokens: Literal["auto", "characters", "pieces"] = Field(
-        default="auto", description="auto: characters where the tokenizer's pieces span several of them"
-    )
+    tokens: TokenChoice = "auto"
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(
         default=0.0,
@@ -162,10 +146,7 @@ class Ner(Task[NerExample, NerConfig]):
         return NerExample(**text_record(item, self.name))
 
     def encode(self, text: str, tokenizer: Tokenizer) -> Encoding:
-        characters = self.config.tokens == "characters" or (
-            self.config.tokens == "auto" and tokenizer.pieces_span_characters
-        )
-        return tokenizer.encode(text, characters=characters)
+        return tokenizer.encode(text, characters=by_character(self.config.tokens, tokenizer))
 
     def featurize(self, example: NerExample, tokenizer: Tokenizer) -> list[Row]:
         encoding = self.encode(example.text, tokenizer)

@@ -28,6 +28,7 @@ from wenmai.metrics.scores import Scores
 from wenmai.metrics.thresholds import best_threshold
 from wenmai.tasks.answer_decoding import Answers, best_answers
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.token_choice import TokenChoice, by_character
 from wenmai.tasks.windows import pair_window_rows
 
 ANSWER_LENGTHS = (1, 3, 5, 9, 17, 33)
@@ -100,9 +101,7 @@ class QuestionAnsweringConfig(TaskConfig):
         description="tokens; longer questions are cut at their end, also to half of what a row holds",
     )
     window_overlap: int = Field(default=128, ge=0, description="tokens that neighbouring windows share")
-    tokens: Literal["auto", "characters", "pieces"] = Field(
-        default="auto", description="auto: characters where the tokenizer's pieces span several of them"
-    )
+    tokens: TokenChoice = "auto"
     empty_windows: Literal["none", "leave_out"] = Field(
         default="none",
         description="windows without the answer: learn that it is not there, or leave them out of training",
@@ -167,10 +166,7 @@ class QuestionAnswering(Task[QuestionAnsweringExample, QuestionAnsweringConfig])
         )
 
     def encode(self, text: str, tokenizer: Tokenizer) -> Encoding:
-        characters = self.config.tokens == "characters" or (
-            self.config.tokens == "auto" and tokenizer.pieces_span_characters
-        )
-        return tokenizer.encode(text, characters=characters)
+        return tokenizer.encode(text, characters=by_character(self.config.tokens, tokenizer))
 
     def featurize(self, example: QuestionAnsweringExample, tokenizer: Tokenizer) -> list[Row]:
         rows = self.evaluation_rows(example, tokenizer)

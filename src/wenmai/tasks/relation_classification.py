@@ -13,12 +13,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wenmai.backbones.extension import NewToken
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.data.problems import problems_of
 from wenmai.data.rows import IGNORE, Row
 from wenmai.errors import UserError
 from wenmai.heads.cross_entropy import refuse_both
@@ -26,9 +25,19 @@ from wenmai.heads.head import Head
 from wenmai.heads.marked_pair import MarkedPairHead
 from wenmai.metrics.relations import relation_scores
 from wenmai.metrics.scores import Scores
-from wenmai.tasks.labels import as_label, label_confidences, label_confusion, label_prediction, shown
+from wenmai.tasks.labels import (
+    FocalGamma,
+    LabelSmoothing,
+    as_label,
+    label_confidences,
+    label_confusion,
+    label_prediction,
+    shown,
+)
 from wenmai.tasks.pair_rows import PairTokens, cut, pair_row, pair_tokens
+from wenmai.tasks.placed import check_place
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.token_choice import TokenChoice, by_character
 from wenmai.text.places import TAGS, Range, pair_places, tagged_pair
 
 DISTANCES = ((0, 0), (1, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -93,17 +102,7 @@ class RelationClassificationExample(Example):
     @model_validator(mode="after")
     def _inside(self) -> Self:
         for key, entity in (("subject", self.subject), ("object", self.object)):
-            if not 0 <= entity.start < entity.end <= len(self.text):
-                raise ValueError(
-                    f"{key}.end: start {entity.start} and end {entity.end} are no range of the text "
-                    f"({len(self.text)} characters): need 0 <= start < end, end-exclusive, counted in characters"
-                )
-            surface = self.text[entity.start : entity.end]
-            if entity.text is not None and entity.text != surface:
-                raise ValueError(
-                    f"{key}.text: the text at {entity.start}:{entity.end} is {surface!r}, not {entity.text!r}: "
-                    "correct the offsets (is the end inclusive? set data.end_inclusive)"
-                )
+            check_place(entity, self.text, key)
         return self
 
     @property
@@ -144,18 +143,10 @@ class RelationClassificationConfig(TaskConfig):
     no_relation: str | None = Field(
         default=None, description="the label that F1 leaves out: Other, unknown; default: all count"
     )
-    tokens: Literal["auto", "characters", "pieces"] = Field(
-        default="auto", description="auto: characters where the tokenizer's pieces span several of them"
-    )
+    tokens: TokenChoice = "auto"
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all labels"
-    )
-    focal_gamma: float = Field(
-        default=0.0,
-        ge=0,
-        description="above 0 (2 is usual): pairs that are nearly right count less, for labels of unequal frequency",
-    )
+    label_smoothing: LabelSmoothing = 0.0
+    focal_gamma: FocalGamma = 0.0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -203,11 +194,7 @@ class RelationClassification(Task[RelationClassificationExample, RelationClassif
         if isinstance(record, Mapping) and isinstance(record.get("text"), str):
             wanted = {key: record[key] for key in ("text", "subject", "object", "id") if key in record}
             if "subject" in wanted or "object" in wanted or any(tag in wanted["text"] for tag in TAGS):
-                try:
-                    return RelationClassificationExample.model_validate(wanted)
-                except ValidationError as error:
-                    problems = problems_of(error, RelationClassificationExample, wanted, self.name)
-                    raise UserError("; ".join(map(str, problems))) from None
+                return RelationClassificationExample.model_validate(wanted)
         raise UserError(
             f"{self.name} predicts for {{'text': ..., 'subject': {{'start': 0, 'end': 2}}, 'object': ...}} or a text "
             f"with tags, '<e1>上海</e1>在<e2>中国</e2>', not for {item!r}"
@@ -218,9 +205,7 @@ class RelationClassification(Task[RelationClassificationExample, RelationClassif
         return [NewToken(tag, special=True) for tag in TAGS] if self.config.markers else []
 
     def _tokens(self, example: RelationClassificationExample, tokenizer: Tokenizer) -> PairTokens:
-        characters = self.config.tokens == "characters" or (
-            self.config.tokens == "auto" and tokenizer.pieces_span_characters
-        )
+        characters = by_character(self.config.tokens, tokenizer)
         return pair_tokens(
             example.text, example.subject.range, example.object.range, tokenizer, characters=characters
         )

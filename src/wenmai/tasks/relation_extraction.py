@@ -33,7 +33,9 @@ from wenmai.metrics.triples import (
     triple_scores,
     triple_scores_of,
 )
+from wenmai.tasks.placed import check_place
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
+from wenmai.tasks.token_choice import TokenChoice, by_character
 from wenmai.tasks.triple_decoding import decode_triples
 from wenmai.tasks.triple_rows import (
     ROLES,
@@ -86,24 +88,7 @@ class RelationExtractionExample(Example):
             if "\t" in relation.predicate:
                 raise ValueError(f"relations[{index}].predicate: {relation.predicate!r} holds a tab")
             for name in ("subject", "object"):
-                end: End = getattr(relation, name)
-                where = f"relations[{index}].{name}"
-                if not 0 <= end.start < end.end:
-                    raise ValueError(
-                        f"{where}: start {end.start} and end {end.end} are no range: "
-                        "need 0 <= start < end, end-exclusive"
-                    )
-                if end.end > len(self.text):
-                    raise ValueError(
-                        f"{where}: end {end.end} lies outside the text ({len(self.text)} characters); "
-                        "offsets count characters, not bytes or tokens"
-                    )
-                surface = self.text[end.start : end.end]
-                if end.text is not None and end.text != surface:
-                    raise ValueError(
-                        f"{where}: the text at {end.start}:{end.end} is {surface!r}, not {end.text!r}: "
-                        "correct the offsets (is the end inclusive? set data.end_inclusive)"
-                    )
+                check_place(getattr(relation, name), self.text, f"relations[{index}].{name}")
         return self
 
     @property
@@ -138,9 +123,7 @@ class RelationExtractionConfig(TaskConfig):
         ge=0,
         description="tokens that neighbouring windows share, also of a sentence that is too long",
     )
-    tokens: Literal["auto", "characters", "pieces"] = Field(
-        default="auto", description="auto: characters where the tokenizer's pieces span several of them"
-    )
+    tokens: TokenChoice = "auto"
     head_size: int = Field(
         default=64, ge=2, multiple_of=2, description="width of the vectors that tokens are compared by"
     )
@@ -152,11 +135,7 @@ class RelationExtractionConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _only_of_casrel(self) -> Self:
-        if (
-            self.head != "casrel"
-            and "conditioning" in self.model_fields_set
-            and self.conditioning == "addition"
-        ):
+        if self.head != "casrel" and self.conditioning == "addition":
             raise ValueError(f"conditioning needs head: casrel; head {self.head!r} asks for no subject")
         return self
 
@@ -197,10 +176,7 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
         return RelationExtractionExample(**text_record(item, self.name))
 
     def encode(self, text: str, tokenizer: Tokenizer) -> Encoding:
-        characters = self.config.tokens == "characters" or (
-            self.config.tokens == "auto" and tokenizer.pieces_span_characters
-        )
-        return tokenizer.encode(text, characters=characters)
+        return tokenizer.encode(text, characters=by_character(self.config.tokens, tokenizer))
 
     def featurize(self, example: RelationExtractionExample, tokenizer: Tokenizer) -> list[Row]:
         encoding = self.encode(example.text, tokenizer)

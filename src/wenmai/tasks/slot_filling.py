@@ -24,9 +24,11 @@ from wenmai.metrics.classification import confusion_matrix
 from wenmai.metrics.scores import Scores
 from wenmai.metrics.slot_filling import slot_filling_scores
 from wenmai.tasks.labels import label_scores, shown, softmax
+from wenmai.tasks.placed import check_place
 from wenmai.tasks.span_decoding import decode_tags
 from wenmai.tasks.span_targets import tag_targets, token_spans, too_long
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
+from wenmai.tasks.token_choice import TokenChoice, by_character
 from wenmai.tasks.windows import pooled_windows, window_rows
 from wenmai.text.places import named_values, value_places
 from wenmai.text.spans import Span
@@ -78,18 +80,7 @@ class SlotFillingExample(Example):
     @model_validator(mode="after")
     def _inside(self) -> Self:
         for index, slot in enumerate(self.slots or ()):
-            where = f"slots[{index}]: {slot.label}:"
-            if not 0 <= slot.start < slot.end <= len(self.text):
-                raise ValueError(
-                    f"{where} start {slot.start} and end {slot.end} are no range of the text ({len(self.text)} "
-                    "characters): need 0 <= start < end, end-exclusive, counted in characters"
-                )
-            surface = self.text[slot.start : slot.end]
-            if slot.text is not None and slot.text != surface:
-                raise ValueError(
-                    f"{where} the text at {slot.start}:{slot.end} is {surface!r}, not {slot.text!r}: "
-                    "correct the offsets (is the end inclusive? set data.end_inclusive)"
-                )
+            check_place(slot, self.text, f"slots[{index}]")
         return self
 
     @property
@@ -131,9 +122,7 @@ class SlotFillingConfig(TaskConfig):
     pooling: Literal["mean", "cls", "max", "last"] = Field(
         default="mean", description="tokens to the vector that intents are read from; last is for decoders"
     )
-    tokens: Literal["auto", "characters", "pieces"] = Field(
-        default="auto", description="auto: characters where the tokenizer's pieces span several of them"
-    )
+    tokens: TokenChoice = "auto"
     unseen_labels: Literal["refuse", "count"] = Field(
         default="refuse",
         description="labels of dev and test that the training set lacks: an error, or mistakes of the model",
@@ -189,7 +178,11 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
         return problems
 
     def _unseen(self, example: SlotFillingExample) -> list[str]:
-        remedy = "set task.unseen_labels: count to count it as a mistake, or map it with data.label_map"
+        remedy = (
+            "it counts as a mistake (task.unseen_labels: count)"
+            if self.config.unseen_labels == "count"
+            else "set task.unseen_labels: count to count it as a mistake, or map it with data.label_map"
+        )
         return [
             f"intents: {name!r} does not occur in the training set, which has {shown(self.intents)}; {remedy}"
             for name in classes_of(example.intents or (), self.config)
@@ -205,10 +198,7 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
         return SlotFillingExample(**text_record(item, self.name))
 
     def encode(self, text: str, tokenizer: Tokenizer) -> Encoding:
-        characters = self.config.tokens == "characters" or (
-            self.config.tokens == "auto" and tokenizer.pieces_span_characters
-        )
-        return tokenizer.encode(text, characters=characters)
+        return tokenizer.encode(text, characters=by_character(self.config.tokens, tokenizer))
 
     def featurize(self, example: SlotFillingExample, tokenizer: Tokenizer) -> list[Row]:
         encoding = self.encode(example.text, tokenizer)

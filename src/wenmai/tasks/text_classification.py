@@ -24,6 +24,8 @@ from wenmai.metrics.classification import classification_scores, multilabel_scor
 from wenmai.metrics.scores import Scores
 from wenmai.tasks.auxiliary_lm import DESCRIPTION, with_language_model
 from wenmai.tasks.labels import (
+    FocalGamma,
+    LabelSmoothing,
     as_label,
     label_confidences,
     label_confusion,
@@ -86,14 +88,8 @@ class TextClassificationConfig(TaskConfig):
     )
     auxiliary_lm: float = Field(default=0.0, ge=0, description=DESCRIPTION)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all labels"
-    )
-    focal_gamma: float = Field(
-        default=0.0,
-        ge=0,
-        description="above 0 (2 is usual): texts that are nearly right count less, for labels of unequal frequency",
-    )
+    label_smoothing: LabelSmoothing = 0.0
+    focal_gamma: FocalGamma = 0.0
     long_text: Literal["windows", "truncate"] = Field(
         default="windows", description="read all of a long text in windows, or only max_length tokens of it"
     )

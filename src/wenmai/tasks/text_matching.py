@@ -24,7 +24,14 @@ from wenmai.metrics.classification import classification_scores
 from wenmai.metrics.ranking import correlation_scores
 from wenmai.metrics.scores import Scores
 from wenmai.tasks.auxiliary_lm import DESCRIPTION, with_language_model
-from wenmai.tasks.labels import as_label, label_confidences, label_confusion, label_prediction
+from wenmai.tasks.labels import (
+    FocalGamma,
+    LabelSmoothing,
+    as_label,
+    label_confidences,
+    label_confusion,
+    label_prediction,
+)
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
 
 
@@ -67,14 +74,8 @@ class TextMatchingConfig(TaskConfig):
     )
     auxiliary_lm: float = Field(default=0.0, ge=0, description=DESCRIPTION)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all labels"
-    )
-    focal_gamma: float = Field(
-        default=0.0,
-        ge=0,
-        description="above 0 (2 is usual): pairs that are nearly right count less, for labels of unequal frequency",
-    )
+    label_smoothing: LabelSmoothing = 0.0
+    focal_gamma: FocalGamma = 0.0
 
     @model_validator(mode="after")
     def _losses_of_the_objective(self) -> Self:

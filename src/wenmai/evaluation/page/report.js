@@ -2,8 +2,8 @@
 (() => {
   const PAGE = 20;
   const LANE = 17; // px: a line under the text and the label below it; --lane in the style sheet
-  const MARKS = { correct: "✓", missed: "−", spurious: "+" };
-  const RANK = { correct: 0, missed: 1, spurious: 2 };
+  const MARKS = { asked: "▸", correct: "✓", missed: "−", spurious: "+" };
+  const RANK = { asked: 0, correct: 0, missed: 1, spurious: 2 };
   const sets = JSON.parse(document.getElementById("cases").textContent);
   const form = document.getElementById("filters");
   if (!form || !sets.length) return;
@@ -41,7 +41,7 @@
     form.querySelector("[data-filter=show]").hidden = !judged;
     form.elements.show.value = judged && errors ? "errors" : "all";
     form.querySelector("[data-filter=seen]").hidden = !cases.some((item) => item.seen !== null);
-    element("legend").hidden = !cases.some((item) => item.spans.length);
+    element("legend").hidden = !cases.some((item) => item.spans.some(({ status }) => status !== "asked"));
     const wrong = judged ? ` ${number(errors)} of them hold${errors === 1 ? "s" : ""} an error.` : "";
     const left = cases.length < total ? ` This page shows ${number(cases.length)}, errors first; all are in predictions.jsonl.` : "";
     element("shown-of").textContent = `${number(total)} examples were evaluated.${wrong}${left}`;
@@ -156,6 +156,7 @@
   }
 
   function lineOf(status) {
+    if (status === "asked") return "linear-gradient(var(--muted), var(--muted))";
     if (status === "correct") return "linear-gradient(var(--correct), var(--correct))";
     if (status === "missed") return "repeating-linear-gradient(90deg, var(--missed) 0 5px, transparent 5px 8px)";
     return "linear-gradient(var(--spurious) 1px, transparent 1px 2px, var(--spurious) 2px)";
@@ -169,7 +170,7 @@
       row.dataset.span = index;
       row.append(make("b", "", `${MARKS[status]} ${label}`), " ", make("span", "surface", characters.slice(start, end).join("")), " ");
       const certainty = score === null ? "" : ` · ${score.toFixed(2)}`;
-      const why = status === "correct" ? "" : ` · ${kind}`;
+      const why = status === "correct" || status === "asked" ? "" : ` · ${kind}`;
       row.append(make("span", "where", `${start}–${end}${certainty}${why}`));
       row.addEventListener("pointerenter", () => light(row, index, true));
       row.addEventListener("pointerleave", () => light(row, index, false));
@@ -184,7 +185,7 @@
     }
   }
 
-  function drawVerdict({ gold, predicted, right }) {
+  function drawVerdict({ gold, predicted, right: whole, predicted_right: right = whole }) {
     const list = make("dl", "verdict");
     const mark = right === null ? "" : right ? "right" : "wrong";
     const sign = right === null ? "" : right ? "✓ " : "✗ ";
