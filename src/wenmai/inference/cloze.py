@@ -93,6 +93,8 @@ def cloze_log_probabilities(
         chosen = [i for i, tokens in enumerate(ids) if len(tokens) == length]
         written = prompt if masks > 1 else prompt.replace(MASK, MASK * length)
         rows = [_windows(text, written, cloze) for text in texts]
+        if not rows:
+            continue
         ids_LK = torch.tensor([ids[i] for i in chosen], device=cloze.device)
         found_NL[:, chosen] = mean_of_rows(
             rows, _word_scores(cloze, ids_LK), cloze.tokenizer.pad_id, cloze.device

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,13 @@ HYPOTHESIS = "这句话是关于{}的。"
 PROMPT = "这句话是关于[MASK]的：{}"
 
 Labels = str | Sequence[str] | Mapping[str, str]
-"""``"体育,财经"``, ``["体育", "财经"]``, or ``{"sports": "体育", "finance": "财经"}``: a label and the word that the model
-reads for it."""
+"""``"体育,财经"``, ``["体育", "财经"]``, or labels with the words that the model reads for them: ``"sports=体育,finance=财经"``,
+``{"sports": "体育", "finance": "财经"}``."""
+
+Item = TypeVar("Item")
+
+Calibration = bool | Sequence[str]
+"""Whether a word's score is relative to what it has in the prompt without a text, or on average over these texts."""
 
 PAIRS_AT_ONCE = 4096
 """Texts times labels that are sorted together: bounds the memory and the wait for the first answer."""
@@ -37,13 +42,13 @@ class Choice:
         words: label -> what the model reads for it.
         template: the hypothesis, or the prompt.
         multi_label: any number of labels may hold; otherwise one does.
-        calibrate: prompts only: scores are relative to those of the prompt without a text.
+        prior_L: prompts only: log-probabilities that scores are relative to; None: they are taken as they are.
     """
 
     words: Mapping[str, str]
     template: str
     multi_label: bool
-    calibrate: bool
+    prior_L: NDArray[np.float64] | None
 
 
 class ZeroShotClassifier:
@@ -69,7 +74,7 @@ class ZeroShotClassifier:
         hypothesis_template: str | None = None,
         multi_label: bool = False,
         prompt: str | None = None,
-        calibrate: bool | None = None,
+        calibrate: Calibration | None = None,
     ):
         self.name = str(model)
         self.model: PairJudge | Cloze = open_for_labels(model, device)
@@ -108,9 +113,11 @@ class ZeroShotClassifier:
             hypothesis_template: inference: a sentence with ``{}`` for the label; :data:`HYPOTHESIS` by default.
             multi_label: False: the scores of all labels sum to 1. True, or with a single label: each is a probability
                 of its own; by inference that of entailment against contradiction, by prompts how much likelier the
-                text makes the label's word: p / (p + p without a text).
+                text makes the label's word: p / (p + what it is calibrated by).
             prompt: prompts: a sentence with ``{}`` for the text and ``[MASK]`` for the label; :data:`PROMPT` by default.
-            calibrate: prompts: divide by the probabilities that the words have without a text.
+            calibrate: prompts: True, the default: scores are relative to the probabilities that the words have in the
+                prompt without a text; texts: to those that they have on average with these, which need no labels and
+                should be like those to come; False: they are taken as they are.
         """
         if isinstance(sequences, str | dict):
             return next(self.stream([sequences], candidate_labels, **options))
@@ -128,17 +135,23 @@ class ZeroShotClassifier:
         choice = self.choice(candidate_labels=candidate_labels, **options)
         labels = list(choice.words)
         records = (text_record(item, "zero-shot-classification") for item in sequences)
-        while chunk := list(islice(records, max(1, PAIRS_AT_ONCE // len(labels)))):
-            scores_NL = self.probabilities([record["text"] for record in chunk], choice)
-            for record, scores_L in zip(chunk, scores_NL, strict=True):
-                order = np.argsort(-scores_L, kind="stable")
-                name = record.get("id")
-                yield {
-                    **({} if name is None else {"id": name}),
-                    "sequence": record["text"],
-                    "labels": [labels[i] for i in order],
-                    "scores": [round(float(scores_L[i]), 6) for i in order],
-                }
+        for record, scores_L in self.scored(records, lambda record: str(record["text"]), choice):
+            order = np.argsort(-scores_L, kind="stable")
+            name = record.get("id")
+            yield {
+                **({} if name is None else {"id": name}),
+                "sequence": record["text"],
+                "labels": [labels[i] for i in order],
+                "scores": [round(float(scores_L[i]), 6) for i in order],
+            }
+
+    def scored(
+        self, items: Iterable[Item], text: Callable[[Item], str], choice: Choice
+    ) -> Iterator[tuple[Item, NDArray[np.float64]]]:
+        """Each item with the probabilities (L,) of the labels, in order."""
+        source = iter(items)
+        while chunk := list(islice(source, max(1, PAIRS_AT_ONCE // len(choice.words)))):
+            yield from zip(chunk, self._probabilities([text(item) for item in chunk], choice), strict=True)
 
     def choice(self, **options: Any) -> Choice:
         """The options of a call, with those of the classifier where it names none.
@@ -154,15 +167,35 @@ class ZeroShotClassifier:
         given = {**self.options, **{name: value for name, value in options.items() if value is not None}}
         template = self._template(given["hypothesis_template"], given["prompt"], given["calibrate"])
         words = _words(given["candidate_labels"])
-        relative = given["multi_label"] or len(words) == 1
-        if relative and given["calibrate"] is False and isinstance(self.model, Cloze):
-            raise UserError(
-                "calibrate: false given, but by prompts a label by itself is judged by how much likelier the text "
-                "makes it: leave calibrate out, or set multi_label: false and give several labels"
-            )
-        return Choice(words, template, bool(relative), given["calibrate"] is not False)
+        alone = bool(given["multi_label"]) or len(words) == 1
+        prior_L = None
+        if isinstance(self.model, Cloze):
+            calibrate = True if given["calibrate"] is None else given["calibrate"]
+            if alone and calibrate is False:
+                raise UserError(
+                    "calibrate: false given, but by prompts a label by itself is judged by how much likelier the text "
+                    "makes it: leave calibrate out, or set multi_label: false and give several labels"
+                )
+            prior_L = self._prior(calibrate, words, template)
+        return Choice(words, template, alone, prior_L)
 
-    def _template(self, hypothesis: str | None, prompt: str | None, calibrate: bool | None) -> str:
+    def _prior(
+        self, calibrate: Calibration, words: Mapping[str, str], prompt: str
+    ) -> NDArray[np.float64] | None:
+        assert isinstance(self.model, Cloze)
+        if calibrate is False:
+            # what is missing in the prompt and the words is told now, not at the first text
+            cloze_log_probabilities(self.model, [], list(words.values()), prompt)
+            return None
+        texts = [""] if calibrate is True else calibrate
+        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"calibrate: {calibrate!r} given, expected true, false or a list of texts")
+        mean_L: NDArray[np.float64] = cloze_log_probabilities(
+            self.model, texts, list(words.values()), prompt
+        ).mean(axis=0)
+        return mean_L
+
+    def _template(self, hypothesis: str | None, prompt: str | None, calibrate: Calibration | None) -> str:
         if isinstance(self.model, PairJudge):
             for name, value in (("prompt", prompt), ("calibrate", calibrate)):
                 if value is not None:
@@ -183,7 +216,7 @@ class ZeroShotClassifier:
             )
         return with_blanks(PROMPT if prompt is None else prompt, self.tokenizer)
 
-    def probabilities(self, texts: Sequence[str], choice: Choice) -> NDArray[np.float64]:
+    def _probabilities(self, texts: Sequence[str], choice: Choice) -> NDArray[np.float64]:
         """(N, L), of each text and label."""
         words = list(choice.words.values())
         if isinstance(self.model, PairJudge):
@@ -192,8 +225,8 @@ class ZeroShotClassifier:
                 return _softmax(contradicts_entails_NL2)[..., 1]
             return _softmax(contradicts_entails_NL2[..., 1])
         log_NL = cloze_log_probabilities(self.model, texts, words, choice.template)
-        if choice.calibrate or choice.multi_label:
-            log_NL = log_NL - cloze_log_probabilities(self.model, [""], words, choice.template)
+        if choice.prior_L is not None:
+            log_NL = log_NL - choice.prior_L
         return 1 / (1 + np.exp(-log_NL)) if choice.multi_label else _softmax(log_NL)
 
 
@@ -202,7 +235,10 @@ def _words(labels: Labels | None) -> dict[str, str]:
         raise UserError("candidate_labels: none given; name the labels to choose from: ['体育', '财经']")
     if isinstance(labels, str):
         labels = [label.strip() for label in re.split("[,，]", labels) if label.strip()]
-    pairs = list(labels.items()) if isinstance(labels, Mapping) else [(label, label) for label in labels]
+        named = [label.partition("=") for label in labels]
+        pairs = [(label.strip(), word.strip() if given else label) for label, given, word in named]
+    else:
+        pairs = list(labels.items()) if isinstance(labels, Mapping) else [(label, label) for label in labels]
     if not pairs:
         raise UserError("candidate_labels: none given; name at least one")
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Models that know how far a label fits a text without having learned the label: wenmai's own bundles and others' models."""
+"""Models that can tell how far a label fits a text without having learned it: wenmai's own bundles and others' models."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def open_for_labels(model: str | Path, device: str) -> PairJudge | Cloze:
     if kind == "masked_lm":
         guesser = load_mask_guesser(folder).to(place).eval()
         guesser.backbone.set_padding_free("auto")
-        return Cloze(
-            guesser.tokenizer, guesser, min(LONGEST_ROW, guesser.tokenizer.max_length), where
-        )
+        return Cloze(guesser.tokenizer, guesser, min(LONGEST_ROW, guesser.tokenizer.max_length), where)
     raise UserError(f"{model}: has no head of use here: {WANTED}")
 
 
