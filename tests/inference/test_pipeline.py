@@ -12,32 +12,18 @@ import pytest
 import torch
 
 import wenmai
+from fresh import fresh_bundle
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
-from wenmai.backbones.load import load_folder
-from wenmai.bundle import save_bundle
 from wenmai.cli import main
 from wenmai.errors import UserError
 from wenmai.inference.pipeline import KNOWN_AS, Pipeline, pipeline, task_of, uses_of
 from wenmai.inference.predictor import Predictor, load
 from wenmai.tasks import TASKS
 from wenmai.tasks.fill_mask import prompt_rows
-from wenmai.tasks.model import Model
 from wenmai.training.trainer import train
 
 TEXT = "王小明[MASK]天去了北京开会，然后回家。"
-
-
-def fresh_bundle(folder: Path, backbone: Path, task: dict[str, Any], labels: list[str]) -> Path:
-    """A bundle that has learned nothing, for what does not depend on the weights."""
-    task_type = TASKS[task["name"]]
-    encoder, tokenizer = load_folder(backbone)
-    made = task_type(task_type.Config.model_validate(task), labels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Model(encoder, made.build_head(encoder))
-    save_bundle(folder, made, model, tokenizer)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
 """Labels by a prompt: how likely a masked language model finds a label's characters in the blanks of a sentence.
 
-Schick and Schütze (2021), "Exploiting cloze questions for few shot text classification" (https://arxiv.org/abs/2001.07676),
-without any training. A model finds some words likelier than others whatever the text, so scores may be taken relative to
-those of the prompt without a text (Holtzman et al. 2021, "Surface form competition", https://arxiv.org/abs/2104.08315).
+Schick and Schütze (2021), "Exploiting cloze questions for few shot text classification"
+(https://arxiv.org/abs/2001.07676), without any training. A model finds some words likelier than others whatever the
+text, so scores may be taken relative to those of the prompt without a text (Holtzman et al. 2021, "Surface form
+competition", https://arxiv.org/abs/2104.08315), or to their mean over unlabelled texts (Zhou et al. 2023, "Batch
+calibration", https://arxiv.org/abs/2309.17249).
 
 Shape letters: N texts, L labels, K masks, V vocabulary, B rows.
 """

@@ -1,7 +1,7 @@
 """Labels by natural language inference: how far a text entails a sentence that says that a label fits it.
 
-Yin et al. (2019), "Benchmarking zero-shot text classification" (https://arxiv.org/abs/1909.00161): the text is the premise, a
-template with the label in it the hypothesis. Shape letters: N texts, L labels, C classes of the model.
+Yin et al. (2019), "Benchmarking zero-shot text classification" (https://arxiv.org/abs/1909.00161): the text is the
+premise, a template with the label in it the hypothesis. Shape letters: N texts, L labels, C classes of the model.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ HYPOTHESIS = "这句话是关于{}的。"
 PROMPT = "这句话是关于[MASK]的：{}"
 
 Labels = str | Sequence[str] | Mapping[str, str]
-"""``"体育,财经"``, ``["体育", "财经"]``, or labels with the words that the model reads for them: ``"sports=体育,finance=财经"``,
-``{"sports": "体育", "finance": "财经"}``."""
+"""``"体育,财经"``, ``["体育", "财经"]``, or labels with the words that the model reads for them:
+``"sports=体育,finance=财经"``, ``{"sports": "体育", "finance": "财经"}``."""
 
 Item = TypeVar("Item")
 
@@ -114,7 +114,8 @@ class ZeroShotClassifier:
             multi_label: False: the scores of all labels sum to 1. True, or with a single label: each is a probability
                 of its own; by inference that of entailment against contradiction, by prompts how much likelier the
                 text makes the label's word: p / (p + what it is calibrated by).
-            prompt: prompts: a sentence with ``{}`` for the text and ``[MASK]`` for the label; :data:`PROMPT` by default.
+            prompt: prompts: a sentence with ``{}`` for the text and ``[MASK]`` for the label; :data:`PROMPT` by
+                default.
             calibrate: prompts: True, the default: scores are relative to the probabilities that the words have in the
                 prompt without a text; texts: to those that they have on average with these, which need no labels and
                 should be like those to come; False: they are taken as they are.
@@ -244,7 +245,8 @@ def _words(labels: Labels | None) -> dict[str, str]:
     for pair in pairs:
         if not all(isinstance(part, str) and part.strip() for part in pair):
             raise UserError(
-                f"candidate_labels: {pair[0] if pair[0] == pair[1] else pair!r} given, expected texts that are not empty"
+                f"candidate_labels: {pair[0] if pair[0] == pair[1] else pair!r} given, expected texts that are not "
+                "empty"
             )
     if len(dict(pairs)) < len(pairs):
         raise UserError(f"candidate_labels: a label is named twice in {[label for label, _ in pairs]}")

@@ -1,4 +1,4 @@
-"""Models that can tell how far a label fits a text without having learned it: wenmai's own bundles and others' models."""
+"""Models that can tell how far a label fits a text without having learned it: wenmai's bundles and others' models."""
 
 from __future__ import annotations
 
