@@ -83,7 +83,9 @@ def saved(folder: Path, tokenizer_folder: Path, kind: Any, config: Any, sizes: d
     return folder
 
 
-@pytest.mark.parametrize(("kind", "config", "sizes"), MASKED, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("kind", "config", "sizes"), MASKED, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_masks_are_guessed_as_the_whole_model_does(
     kind: Any, config: Any, sizes: dict[str, Any], tokenizer_folder: Path, tmp_path: Path
 ) -> None:
@@ -112,7 +114,7 @@ def test_classifiers_answer_as_they_are(
     named = {**sizes, "id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
     folder = saved(tmp_path / "model", tokenizer_folder, kind, config, named)
     assert head_kind(folder) == "classifier"
-    classifier, tokenizer, labels = load_classifier(folder)
+    classifier, _, labels = load_classifier(folder)
     assert labels == ["a", "b", "c"]
     theirs = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
     whole = AutoModelForSequenceClassification.from_pretrained(folder).eval()
