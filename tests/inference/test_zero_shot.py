@@ -40,7 +40,7 @@ TEXTS = [
     "我",
 ]
 KNOWN = [TEXTS[0], TEXTS[1], "Mixed 中英 text 2026", "我"]
-"""transformers answers nothing to an empty text, and takes an unknown word for one token where we take each character."""
+"""transformers refuses an empty text, and takes an unknown word for one token where we take each character."""
 LABELS = ["体育", "经济", "天气预报", "好"]
 LONG = "".join(f"第{i}次，王小明昨天去了北京开会。" for i in range(60))
 
