@@ -95,7 +95,7 @@ class _Given(nn.Module):
     hidden_1MH: Tensor
 
     def forward(self, *args: Any, **options: Any) -> BaseModelOutput:
-        return BaseModelOutput(last_hidden_state=self.hidden_1MH)  # type: ignore[arg-type]
+        return BaseModelOutput(last_hidden_state=self.hidden_1MH)
 
 
 def head_kind(folder: Path) -> HeadKind | None:

@@ -110,7 +110,8 @@ def _word_scores(cloze: Cloze, ids_LK: Tensor) -> Callable[[Batch], Tensor]:
 
     def scores(batch: Batch) -> Tensor:
         asked_BT = batch["original"] == ASKED
-        log_BKV = cloze.logits(batch, asked_BT).float().log_softmax(dim=-1).unflatten(0, (-1, masks))
+        log_MV = cloze.logits(batch, asked_BT).float().log_softmax(dim=-1)
+        log_BKV = log_MV.view(-1, masks, log_MV.size(1))
         return log_BKV[:, torch.arange(masks, device=ids_LK.device), ids_LK].mean(dim=-1)
 
     return scores

@@ -150,7 +150,8 @@ def _forward(
     rows: Sequence[Row], forward: Callable[[Batch], Tensor], pad_id: int, device: torch.device | str
 ) -> NDArray[np.float64]:
     batch = {key: value.to(device) for key, value in collate(rows, pad_id).items()}
-    return forward(batch).double().cpu().numpy()
+    found_BL: NDArray[np.float64] = forward(batch).double().cpu().numpy()
+    return found_BL
 
 
 @torch.inference_mode()

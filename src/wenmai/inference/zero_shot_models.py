@@ -62,7 +62,8 @@ def _of_bundle(bundle: Bundle, name: str, device: str) -> PairJudge | Cloze:
         _check_classes(task.labels, name)
 
         def logits(batch: Batch) -> Tensor:
-            return model(batch)["logits"]
+            found: Tensor = model(batch)["logits"]
+            return found
 
         return PairJudge(bundle.tokenizer, task.labels, logits, task.config.max_length, device)
     if isinstance(task, MaskedLM):

@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 from wenmai.inference.zero_shot import ZeroShotClassifier
 from wenmai.tasks.labels import label_scores
 from wenmai.tasks.task import Prediction
-from wenmai.tasks.text_classification import (
-    TextClassification,
-    TextClassificationConfig,
-    TextClassificationExample,
-)
+from wenmai.tasks.text_classification import TextClassification, TextClassificationConfig
 
 
 class ZeroShotPredictor:
@@ -37,9 +33,11 @@ class ZeroShotPredictor:
         config = TextClassificationConfig(multi_label=self.choice.multi_label)
         self.task = TextClassification(config, list(self.choice.words))
 
-    def predict_examples(self, examples: Iterable[TextClassificationExample]) -> Iterator[Prediction]:
-        """Predictions one by one, in the order of the examples."""
-        for example, scores_L in self.classifier.scored(examples, lambda example: example.text, self.choice):
+    def predict_examples(self, examples: Iterable[Any]) -> Iterator[Prediction]:
+        """Predictions one by one, in the order of the examples, which are those of text_classification."""
+        for example, scores_L in self.classifier.scored(
+            examples, lambda example: str(example.text), self.choice
+        ):
             found: Prediction = {} if example.id is None else {"id": example.id}
             yield {**found, "text": example.text, **self._answer(scores_L)}
 
