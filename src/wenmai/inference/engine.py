@@ -142,7 +142,9 @@ def mean_of_rows(
             sums_NL = np.zeros((len(rows), found_BL.shape[1]))
         np.add.at(sums_NL, [i for i, _ in batch], found_BL)
     assert sums_NL is not None, "at least one row"
-    return sums_NL / np.array([[len(own)] for own in rows])
+    counts_N1 = np.array([[len(own)] for own in rows], dtype=np.float64)
+    mean_NL: NDArray[np.float64] = sums_NL / counts_N1
+    return mean_NL
 
 
 @torch.inference_mode()
