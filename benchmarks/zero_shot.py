@@ -3,6 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/zero_shot.py --json benchmarks/results/zero-shot.json
     python benchmarks/zero_shot.py --quick
 
+Nothing is chosen by the test set: every prompt that was scored on it is in the table. Words for the labels of TNEWS
+are those of FewCLUE's own label file. Each prompt is scored as it is, relative to the prompt without a text, and
+relative to the mean over 200 unlabelled texts of the same task, which are not those of the test set.
+"""
 
 from __future__ import annotations
 
