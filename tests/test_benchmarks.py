@@ -93,3 +93,17 @@ def test_language_models(tmp_path: Path) -> None:
     # transformers, with our weights, finds our perplexity
     assert causal["ours_by_transformers"] == pytest.approx(causal["ours"], rel=1e-4)
     assert all(row["task"] in printed for row in page["rows"])
+
+
+@pytest.mark.slow
+def test_zero_shot(shared_data: Path, tmp_path: Path) -> None:
+    page, printed = page_of("zero_shot.py", tmp_path, "--quick")
+    assert {(row["recipe"], row["calibrated"]) for row in page["rows"]} == {
+        (recipe, way)
+        for recipe in ("eprstmt", "tnews")
+        for way in ("as they are", "without a text", "over unlabelled texts")
+    }
+    for row in page["rows"]:
+        low, high = row["interval"]
+        assert low <= row["accuracy"] <= high and row["test_examples"] <= 41
+    assert "majority" in printed

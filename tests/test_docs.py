@@ -104,3 +104,19 @@ def test_the_index_names_every_page() -> None:
     assert set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == {
         path.name for path in DOCS.glob("*.md") if path.name != "index.md"
     }
+    assert set(re.findall(r"\]\((tasks/[\w-]+\.md)\)", index)) == {
+        path.relative_to(DOCS).as_posix() for path in (DOCS / "tasks").glob("*.md")
+    }
+
+
+UNDER_ANOTHER_NAME = {"masked_lm": "fill_mask"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_a_page(name: str) -> None:
+    """With a record, its keys, its measure, what comes back, and commands whose recipe is there."""
+    page = (DOCS / "tasks" / f"{UNDER_ANOTHER_NAME.get(name, name)}.md").read_text(encoding="utf-8")
+    assert f"wenmai train recipes/{name}.yaml" in page
+    assert "wenmai predict" in page and "rediction" in page and '{"' in page and "configuration.md" in page
+    for linked in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", page):
+        assert (DOCS / "tasks" / linked).exists(), linked

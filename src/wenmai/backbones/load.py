@@ -262,7 +262,7 @@ def _from_scratch(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     if config.dropout is not None:
         set_dropout(network, config.dropout)
     model = random_model(network, model_class(network, folder), model_options(network, folder))
-    return _together(model, pretrained, config.normalize)
+    return put_together(model, pretrained, config.normalize)
 
 
 def find_tokenizer(model: str) -> Tokenizer:
@@ -307,7 +307,7 @@ def _load(
         model = read_weights(config, folder)
     if layers is not None:
         check_kept_layers(model, layers)
-    backbone, tokenizer = _together(model, pretrained)
+    backbone, tokenizer = put_together(model, pretrained)
     rows = backbone.word_embeddings.num_embeddings
     if len(pretrained) > rows:
         raise UserError(
@@ -321,7 +321,10 @@ def _load(
     return backbone, tokenizer
 
 
-def _together(model: Any, pretrained: Any, normalize: Normalization = "none") -> tuple[Backbone, Tokenizer]:
+def put_together(
+    model: Any, pretrained: Any, normalize: Normalization = "none"
+) -> tuple[Backbone, Tokenizer]:
+    """Backbone and tokenizer from those of transformers."""
     backbone = Backbone(model).eval()
     if "token_type_ids" not in backbone.inputs:
         # a GPT-2 with a BERT vocabulary would take them for words, opened by transformers

@@ -45,29 +45,39 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def model_class(config: Any, folder: Path) -> Any:
-    """The class of transformers that gives hidden states.
+def model_class(config: Any, folder: Path, kind: Any = AutoModel) -> Any:
+    """The class of transformers that gives hidden states, or what else ``kind`` says.
+
+    Args:
+        kind: ``AutoModel``, or one of its relatives for models with a head.
 
     Raises:
         UserError: there is none.
     """
     try:
-        found = AutoModel._model_mapping[type(config)]
+        found = kind._model_mapping[type(config)]
     except KeyError as error:
+        wanted = "plain encoder" if kind is AutoModel else kind.__name__.removeprefix("AutoModelFor")
         raise UserError(
-            f"{folder}: transformers has no plain encoder for {config.model_type} models; take another model"
+            f"{folder}: transformers has no {wanted} for {config.model_type} models; take another model"
         ) from error
     return found[0] if isinstance(found, tuple | list) else found
 
 
-def model_options(config: Any, folder: Path) -> dict[str, Any]:
+def model_options(config: Any, folder: Path, kind: Any = AutoModel) -> dict[str, Any]:
     # no task reads the pooler: its weights would only be trained, saved and reported missing
-    takes_pooler = "add_pooling_layer" in inspect.signature(model_class(config, folder).__init__).parameters
-    return {"dtype": torch.float32, **({"add_pooling_layer": False} if takes_pooler else {})}
+    parameters = inspect.signature(model_class(config, folder, kind).__init__).parameters
+    return {
+        "dtype": torch.float32,
+        **({"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}),
+    }
 
 
-def read_weights(config: Any, folder: Path) -> Any:
+def read_weights(config: Any, folder: Path, kind: Any = AutoModel) -> Any:
     """The model with the weights of a folder, in fp32.
+
+    Args:
+        kind: see :func:`model_class`.
 
     Raises:
         UserError: they are missing, damaged or of another architecture.
@@ -79,20 +89,21 @@ def read_weights(config: Any, folder: Path) -> Any:
         )
     try:
         with quiet():
-            model, report = model_class(config, folder).from_pretrained(
+            model, report = model_class(config, folder, kind).from_pretrained(
                 folder,
                 config=config,
                 local_files_only=True,
                 weights_only=True,
                 output_loading_info=True,
-                **model_options(config, folder),
+                **model_options(config, folder, kind),
             )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"{folder}: the weights can't be read: {refusal(error)}") from error
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    missing = sorted(name for name in report["missing_keys"] if kind is not AutoModel or "pooler" not in name)
     if missing:
+        part = "encoder" if kind is AutoModel else "model with its head"
         raise UserError(
-            f"{folder}: {len(missing)} weights of the {config.model_type} encoder are not in the file "
+            f"{folder}: {len(missing)} weights of the {config.model_type} {part} are not in the file "
             f"({some(missing)}); they would be random; "
             "the file belongs to another architecture or is incomplete: get it again"
         )

@@ -19,6 +19,14 @@ from wenmai.cli.app import (
     print_rich,
     progress,
 )
+from wenmai.cli.zero_shot import (
+    CalibrateOption,
+    HypothesisOption,
+    LabelsOption,
+    MultiLabelOption,
+    PromptOption,
+    zero_shot,
+)
 
 
 @app.command()
@@ -33,17 +41,38 @@ def evaluate(
     slices: Annotated[
         str, typer.Option(help="where text lengths are cut, in characters")
     ] = "0,50,100,150,200",
+    labels: LabelsOption = None,
+    hypothesis_template: HypothesisOption = None,
+    prompt: PromptOption = None,
+    multi_label: MultiLabelOption = False,
+    calibrate: CalibrateOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model on labelled data.
 
-    Writes metrics.json and predictions.jsonl into evaluation/SPLIT of the run.
+    Writes metrics.json and predictions.jsonl into evaluation/SPLIT of the run. With --labels the model chooses among
+    labels that it has not learned: a model for inference or a masked language model (zero-shot classification).
     """
     from wenmai.config import load_source
     from wenmai.evaluation.evaluate import evaluate as score
+    from wenmai.evaluation.zero_shot import evaluate_zero_shot
 
     source = load_source(data, reading or [])
-    metrics = score(bundle, source, split=split, output=output, slices=numbers(slices), progress=progress())
+    predictor = zero_shot(
+        bundle,
+        labels,
+        hypothesis_template=hypothesis_template,
+        prompt=prompt,
+        multi_label=multi_label,
+        calibrate=calibrate,
+    )
+    cut, shown = numbers(slices), progress()
+    if predictor is not None:
+        metrics = evaluate_zero_shot(
+            predictor, source, split=split, output=output, slices=cut, progress=shown
+        )
+    else:
+        metrics = score(bundle, source, split=split, output=output, slices=cut, progress=shown)
     if as_json:
         print_json(metrics)
     else:
@@ -109,17 +138,30 @@ def predict(
         Literal["json", "conllu", "ltp"],
         typer.Option(help="how it is written; conllu and ltp are for dependency_parsing"),
     ] = "json",
+    labels: LabelsOption = None,
+    hypothesis_template: HypothesisOption = None,
+    prompt: PromptOption = None,
+    multi_label: MultiLabelOption = False,
+    calibrate: CalibrateOption = None,
 ) -> None:
     """Predict for texts or records, one JSON line each.
 
-    In the order of the input, in bounded memory: FILE may be a pipe that never ends.
+    In the order of the input, in bounded memory: FILE may be a pipe that never ends. With --labels the model chooses
+    among labels that it has not learned (zero-shot classification).
     """
     from wenmai.atomic import writing
     from wenmai.inference.input import as_examples, read_items
     from wenmai.inference.output import writer
     from wenmai.inference.predictor import load
 
-    predictor = load(bundle)
+    predictor = zero_shot(
+        bundle,
+        labels,
+        hypothesis_template=hypothesis_template,
+        prompt=prompt,
+        multi_label=multi_label,
+        calibrate=calibrate,
+    ) or load(bundle)
     written = writer(output_format, predictor.task)
     predictions = predictor.predict_examples(
         as_examples(read_items(file, line_format, encoding), predictor.task)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from wenmai.atomic import write_text, writing
+from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.bundle import bundle_folder
 from wenmai.data.examples import Examples, read_examples
 from wenmai.data.sources import Source
 from wenmai.errors import UserError
 from wenmai.evaluation.slices import LENGTH_EDGES, by_length, in_order, slice_names
-from wenmai.inference.predictor import Predictor, load
+from wenmai.inference.predictor import load
 from wenmai.metrics.calibration import calibration
 from wenmai.metrics.scores import Interval, Scores, Values
 from wenmai.progress import SILENT, Progress
@@ -22,6 +23,18 @@ from wenmai.version import __version__
 
 LABEL_PREFIX = "label/"
 Report = dict[str, Any]
+
+
+class Answering(Protocol):
+    """What is scored: a bundle's predictor, or one whose labels were named when it was asked."""
+
+    @property
+    def task(self) -> Task[Any, Any]: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def predict_examples(self, examples: Iterable[Any]) -> Iterator[Prediction]: ...
 
 
 def evaluate(
@@ -60,23 +73,59 @@ def evaluate(
     slice_names(slices)
     folder = bundle_folder(Path(bundle))
     run = folder.parent if (folder.parent / "config.yaml").is_file() else None
-    target = _results_folder(output or run, split, folder)
+    target = results_folder(output or run, split, folder)
     inventory = _inventory(known or (run / "known.json" if run else None), must_exist=known is not None)
     predictor = load(folder, device=device)
-    examples, name = _examples(data, predictor.task)
-    predictions = list(_written(predictor, examples, inventory, target / "predictions.jsonl", progress))
+    examples, name = labelled_examples(data, predictor.task)
+    return evaluate_predictor(
+        predictor,
+        examples,
+        target,
+        {"split": split, "bundle": str(bundle), "data": name},
+        known=inventory,
+        slices=slices,
+        resamples=resamples,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def evaluate_predictor(
+    predictor: Answering,
+    examples: Sequence[Example],
+    target: Path,
+    about: Mapping[str, Any],
+    *,
+    known: frozenset[str] = frozenset(),
+    slices: Sequence[int] = LENGTH_EDGES,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Report:
+    """Scores what answers examples, and writes ``predictions.jsonl`` and ``metrics.json`` into the folder ``target``.
+
+    Args:
+        about: what else ``metrics.json`` is to say: where model and data came from.
+        known: the inventory of the training set.
+        slices, resamples, seed: see :func:`evaluate`.
+
+    Returns:
+        what ``metrics.json`` holds.
+
+    Raises:
+        UserError: the results can't be written.
+    """
+    predictions = list(_written(predictor, examples, known, target / "predictions.jsonl", progress))
     scores = evaluate_predictions(
-        predictor.task, examples, predictions, known=inventory, slices=slices, resamples=resamples, seed=seed
+        predictor.task, examples, predictions, known=known, slices=slices, resamples=resamples, seed=seed
     )
     report = {
         "task": predictor.task.name,
-        "split": split,
         **scores,
         "unexpressible": sum(
             len(predictor.task.lost_labels(example, predictor.tokenizer)) for example in examples
         ),
-        "bundle": str(bundle),
-        "data": name,
+        **about,
         "wenmai": __version__,
     }
     write_text(
@@ -178,7 +227,7 @@ def _by_label(values: Values, intervals: Mapping[str, Interval]) -> dict[str, di
 
 
 def _written(
-    predictor: Predictor, examples: Sequence[Example], known: frozenset[str], path: Path, progress: Progress
+    predictor: Answering, examples: Sequence[Example], known: frozenset[str], path: Path, progress: Progress
 ) -> Iterator[Prediction]:
     """Predictions as they come, each on disk before the next is made; the file appears when all are there."""
     with writing(path) as file, progress.task("evaluating", len(examples), "examples") as step:
@@ -195,9 +244,14 @@ def _input_fields(example_type: type[Example]) -> set[str]:
     return {name for name, field in example_type.model_fields.items() if field.is_required()} | {"id"}
 
 
-def _examples(
+def labelled_examples(
     data: Source | str | Path | Sequence[Example], task: Task[Any, Any]
 ) -> tuple[Sequence[Example], str | None]:
+    """The examples to score by, and where they were read.
+
+    Raises:
+        UserError: they can't be read, or have no labels.
+    """
     if isinstance(data, Source | str | Path):
         name = data.path if isinstance(data, Source) else str(data)
         read: Examples[Example] = read_examples(data, task.Example, require_labels=True)
@@ -207,7 +261,12 @@ def _examples(
     return data, None
 
 
-def _results_folder(output: Path | None, split: str, bundle: Path) -> Path:
+def results_folder(output: Path | None, split: str, bundle: Path | str) -> Path:
+    """The folder that a split's results go to.
+
+    Raises:
+        UserError: there is no folder for results, or the split's name is no name.
+    """
     if split in ("", ".", "..") or Path(split).name != split:
         raise UserError(f"split {split!r} names a folder: give a plain name like 'test'")
     if output is None:

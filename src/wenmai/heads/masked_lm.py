@@ -63,20 +63,20 @@ class MaskedLMHead(Head):
         self._tied = (word_embeddings,)
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
-        return {"logits": self._logits(hidden_BTH)}
+        return {"logits": self.guesses(hidden_BTH)}
 
     def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
         return None if purpose == "predict" else batch["original"] != IGNORE
 
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
-        return {"logits": self._logits(hidden_BTH[batch["original"] != IGNORE])}
+        return {"logits": self.guesses(hidden_BTH[batch["original"] != IGNORE])}
 
     def evaluation_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         original_BT = batch["original"]
         asked_BT = original_BT == ASKED
         hidden_away_BT = (original_BT != IGNORE) & ~asked_BT
         original_M = original_BT[hidden_away_BT]
-        logits_MV = widened(self._logits(hidden_BTH[hidden_away_BT]))
+        logits_MV = widened(self.guesses(hidden_BTH[hidden_away_BT]))
         loss_M = cross_entropy(logits_MV, original_M, reduction="none")
         right_M = logits_MV.argmax(dim=-1) == original_M
         nothing_BT = loss_M.new_zeros(original_BT.shape)
@@ -92,7 +92,7 @@ class MaskedLMHead(Head):
     def _asked_logits(self, hidden_BTH: Tensor, asked_BT: Tensor) -> Tensor:
         row_M, place_M = asked_BT.nonzero(as_tuple=True)
         slot_M = asked_BT.cumsum(dim=1)[row_M, place_M] - 1
-        logits_MV = self._logits(hidden_BTH[row_M, place_M])
+        logits_MV = self.guesses(hidden_BTH[row_M, place_M])
         rows, most = len(asked_BT), int(asked_BT.sum(dim=1).max())
         logits_BNV = logits_MV.new_zeros(rows, most, logits_MV.shape[1])
         logits_BNV[row_M, slot_M] = logits_MV
@@ -112,8 +112,8 @@ class MaskedLMHead(Head):
         hidden_away_BT = batch["original"] != IGNORE
         return softmax_divergence(_at(hidden_away_BT, first), _at(hidden_away_BT, second)).sum()
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """(..., H) -> (..., V)."""
+    def guesses(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary at some tokens: (..., H) -> (..., V)."""
         return affine(self.norm(gelu(self.dense(hidden))), self._tied[0].weight, self.bias)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.data.rows import Row, collate
+from wenmai.data.rows import Batch, Row, collate
 from wenmai.inference.generation import continuations
 from wenmai.tasks.generation import Generation
 from wenmai.tasks.model import Model
@@ -116,6 +117,43 @@ def within_budget(
         batch.append(place)
     if batch:
         yield batch
+
+
+def mean_of_rows(
+    rows: Sequence[Sequence[Row]],
+    forward: Callable[[Batch], Tensor],
+    pad_id: int,
+    device: torch.device | str,
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+) -> NDArray[np.float64]:
+    """What a function of batches says of each item, the mean over the item's rows: (N, L).
+
+    Args:
+        rows: of each of the N items; at least one item, and one row each.
+        forward: a batch of B rows -> (B, L).
+    """
+    places = [(i, j) for i, own in enumerate(rows) for j in range(len(own))]
+    places.sort(key=lambda place: len(rows[place[0]][place[1]]))
+    sums_NL: NDArray[np.float64] | None = None
+    for batch in within_budget(places, rows, tokens_per_batch):
+        found_BL = _forward([rows[i][j] for i, j in batch], forward, pad_id, device)
+        if sums_NL is None:
+            sums_NL = np.zeros((len(rows), found_BL.shape[1]))
+        np.add.at(sums_NL, [i for i, _ in batch], found_BL)
+    assert sums_NL is not None, "at least one row"
+    counts_N1 = np.array([[len(own)] for own in rows], dtype=np.float64)
+    mean_NL: NDArray[np.float64] = sums_NL / counts_N1
+    return mean_NL
+
+
+@torch.inference_mode()
+def _forward(
+    rows: Sequence[Row], forward: Callable[[Batch], Tensor], pad_id: int, device: torch.device | str
+) -> NDArray[np.float64]:
+    batch = {key: value.to(device) for key, value in collate(rows, pad_id).items()}
+    found_BL: NDArray[np.float64] = forward(batch).double().cpu().numpy()
+    return found_BL
 
 
 @torch.inference_mode()

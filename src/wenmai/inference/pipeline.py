@@ -12,12 +12,22 @@ from wenmai.heads.pooling import Pooling
 from wenmai.inference.asking import asked
 from wenmai.inference.features import FeatureExtractor
 from wenmai.inference.predictor import Predictor
+from wenmai.inference.zero_shot import Calibration, Labels, ZeroShotClassifier
 from wenmai.tasks import TASKS
 from wenmai.tasks.masked_lm import MaskedLM
 from wenmai.tasks.task import Prediction
 
 FEATURES = "feature-extraction"
-"""The use that any encoder is good for; all others need a bundle of their task."""
+"""The use that any encoder is good for."""
+
+ZERO_SHOT = "zero-shot-classification"
+"""The use that models for inference and masked language models are good for; all others need a bundle of their task."""
+
+OPTIONS = {
+    FEATURES: ("pooling", "normalize", "tokens"),
+    ZERO_SHOT: ("candidate_labels", "hypothesis_template", "multi_label", "prompt", "calibrate"),
+}
+"""What may be said about a use beside the device; about all others ``top_k`` and ``targets``."""
 
 KNOWN_AS = {
     "sentiment-analysis": "text_classification",
@@ -31,6 +41,9 @@ KNOWN_AS = {
     "fill-mask": "masked_lm",
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
+
+LABELLING = frozenset({"masked_lm", "text_matching"})
+"""Tasks whose bundles may be able to label texts without having learned the labels."""
 
 RANKED = frozenset(
     {
@@ -134,31 +147,50 @@ def pipeline(
     pooling: Pooling | None = None,
     normalize: bool | None = None,
     tokens: bool | None = None,
-) -> Pipeline | FeatureExtractor:
+    candidate_labels: Labels | None = None,
+    hypothesis_template: str | None = None,
+    multi_label: bool | None = None,
+    prompt: str | None = None,
+    calibrate: Calibration | None = None,
+) -> Pipeline | FeatureExtractor | ZeroShotClassifier:
     """A model ready for a use: ``wenmai.pipeline("fill-mask", model="wenmai-tiny-zh")("今天[MASK]气很好")``.
 
     Args:
-        task: ``ner``, ``sentiment-analysis``, ``text-pair``, ``fill-mask``, ``feature-extraction`` ...; a wrong one is
-            answered with all there are.
-        model: a bundle or run folder or the name of a shipped model; for ``feature-extraction`` also any model folder
-            or hub name.
+        task: ``ner``, ``sentiment-analysis``, ``text-pair``, ``fill-mask``, ``feature-extraction``,
+            ``zero-shot-classification`` ...; a wrong one is answered with all there are.
+        model: a bundle or run folder or the name of a shipped model; for ``feature-extraction`` and
+            ``zero-shot-classification`` also any model folder or hub name.
         device: ``auto``, ``cpu``, ``cuda:1``; or a number as transformers takes it, -1 for the CPU.
         top_k, targets: see :class:`Pipeline`.
         pooling, normalize, tokens: of ``feature-extraction``, see :class:`FeatureExtractor`.
+        candidate_labels, hypothesis_template, multi_label, prompt, calibrate: of ``zero-shot-classification``, see
+            :class:`ZeroShotClassifier`.
 
     Raises:
         UserError: the use is unknown, the model is of another task or can't be opened, an option is not for this use.
     """
     wanted = task_of(task)
     where = device if isinstance(device, str) else "cpu" if device < 0 else f"cuda:{device}"
-    features = {"pooling": pooling, "normalize": normalize, "tokens": tokens}
-    ranking = {"top_k": top_k, "targets": targets}
-    for name, value in (features if wanted is not None else ranking).items():
-        if value is not None:
+    options: dict[str, Any] = {
+        "top_k": top_k,
+        "targets": targets,
+        "pooling": pooling,
+        "normalize": normalize,
+        "tokens": tokens,
+        "candidate_labels": candidate_labels,
+        "hypothesis_template": hypothesis_template,
+        "multi_label": multi_label,
+        "prompt": prompt,
+        "calibrate": calibrate,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in OPTIONS.get(_plain(task), ("top_k", "targets")):
             raise UserError(f"{name}: is no option of pipeline({task!r}); leave it out")
-    if wanted is None:
-        given: dict[str, Any] = {name: value for name, value in features.items() if value is not None}
+    if _plain(task) == FEATURES:
         return FeatureExtractor(model, device=where, **given)
+    if _plain(task) == ZERO_SHOT:
+        return ZeroShotClassifier(model, device=where, **given)
     predictor = Predictor(model, device=where)
     if predictor.task.name != wanted:
         fit = " or ".join(f"pipeline({name!r})" for name in uses_of(predictor.task.name))
@@ -166,30 +198,36 @@ def pipeline(
             f"{model}: is a {predictor.task.name} model, but pipeline({task!r}) needs one of {wanted}: use it with "
             f"{fit}, or train a {wanted} model on it (backbone.model: {model})"
         )
-    return Pipeline(predictor, top_k=top_k, targets=targets)
+    return Pipeline(predictor, **given)
 
 
 def task_of(use: str) -> str | None:
-    """The task that a use needs a bundle of; None for ``feature-extraction``.
+    """The task that a use needs a bundle of; None for ``feature-extraction`` and ``zero-shot-classification``.
 
     Raises:
         UserError: there is no such use.
     """
-    plain = use.strip().lower().replace("_", "-")
-    if plain == FEATURES:
+    plain = _plain(use)
+    if plain in OPTIONS:
         return None
     own = plain.replace("-", "_")
     if (found := KNOWN_AS.get(plain, own)) in TASKS:
         return found
-    names = sorted({FEATURES, *KNOWN_AS, *(name.replace("_", "-") for name in TASKS)})
+    names = sorted({*OPTIONS, *KNOWN_AS, *(name.replace("_", "-") for name in TASKS)})
     close = get_close_matches(plain, names, n=1)
     meant = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"pipeline({use!r}): there is no such use; {meant}known are {', '.join(names)}")
 
 
+def _plain(use: str) -> str:
+    return use.strip().lower().replace("_", "-")
+
+
 def uses_of(task: str) -> list[str]:
     """The uses that a bundle of a task is good for."""
-    return [task.replace("_", "-"), *(use for use, known in KNOWN_AS.items() if known == task), FEATURES]
+    zero_shot = [ZERO_SHOT] if task in LABELLING else []
+    named = [use for use, known in KNOWN_AS.items() if known == task]
+    return [task.replace("_", "-"), *named, *zero_shot, FEATURES]
 
 
 def _best(prediction: Prediction, top_k: int) -> Prediction:
