@@ -5,10 +5,9 @@
 
 Each run is a recipe of recipes/corpora. Equal budget: every model is trained on the same number of characters, that is
 on the same passes over the same examples, in steps of 512 tokens of its own tokenizer; the learning rate of each model
-is the better of two or three on the dev sets of cluener and thucnews_titles (``--dev --changes train.learning_rate=...``
-scores there and leaves the test set alone). The better of two evaluations on at most
-400 dev examples is tested once, on at most 2,000 test examples, evenly spread over the file. Runs that the JSON file
-already holds are not repeated.
+is the best of two or three on the dev sets of cluener and thucnews_titles (``--dev --changes train.learning_rate=...``
+scores there and leaves the test set alone). The better of two evaluations on at most 400 dev examples is tested once,
+on at most 2,000 test examples, evenly spread over the file. Runs that the JSON file already holds are not repeated.
 """
 
 from __future__ import annotations
