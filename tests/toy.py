@@ -261,6 +261,14 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         parsing_records(),
     ),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
+    "embedding-simcse": (
+        {"name": "text_embedding", "objective": "simcse", "evaluate_on": "pairs"},
+        scored_pair_records(),
+    ),
+    "embedding-triplet": (
+        {"name": "text_embedding", "objective": "triplet", "widths": [32, 16, 8], "width": 16},
+        [record for record in embedding_records() if record["negatives"]],
+    ),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),
     "causal-lm": ({"name": "causal_lm", "max_new_tokens": 8}, text_records()),

@@ -23,6 +23,7 @@ EPOCHS = {
     "masked-lm": 40,
     "causal-lm": 40,
     "slots-several": 40,
+    "embedding-triplet": 50,
     "relations-gplinker": 40,
     "relations-casrel": 40,
 }
