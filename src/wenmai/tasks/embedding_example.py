@@ -79,11 +79,11 @@ class TextEmbeddingConfig(TaskConfig):
     prefix: str = Field(
         default="", description="put before every text, as the backbone was trained ('query: ')"
     )
-    widths: tuple[int, ...] = Field(
-        default=(),
+    widths: list[int] = Field(
+        default=[],
         description="Matryoshka: the loss is that of the first so many numbers of every vector, for each of these",
     )
-    width_weights: tuple[float, ...] = Field(default=(), description="of the widths' losses; default: 1 each")
+    width_weights: list[float] = Field(default=[], description="of the widths' losses; default: 1 each")
     width: int | None = Field(
         default=None,
         ge=1,
@@ -103,13 +103,13 @@ class TextEmbeddingConfig(TaskConfig):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if any(width < 1 for width in self.widths) or len(set(self.widths)) < len(self.widths):
-            raise ValueError(f"widths {list(self.widths)}: expected different whole numbers from 1")
+            raise ValueError(f"widths {self.widths}: expected different whole numbers from 1")
         if self.width_weights and len(self.width_weights) != len(self.widths):
             raise ValueError(
                 f"width_weights has {len(self.width_weights)} numbers for {len(self.widths)} widths: give one each"
             )
         if any(weight <= 0 for weight in self.width_weights):
-            raise ValueError(f"width_weights {list(self.width_weights)}: expected numbers above 0")
+            raise ValueError(f"width_weights {self.width_weights}: expected numbers above 0")
         low, high = self.score_range
         if not low < high:
             raise ValueError(f"score_range [{low:g}, {high:g}]: expected the lower score first")

@@ -116,7 +116,7 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
 
     def build_head(self, backbone: Backbone) -> Head:
         config, hidden = self.config, backbone.hidden_size
-        wanted = {"task.widths": config.widths, "task.width": (config.width or 1,)}
+        wanted = {"task.widths": config.widths, "task.width": [config.width or 1]}
         problems = [
             Problem(key, f"{max(widths)} given, but vectors of this backbone have {hidden} numbers")
             for key, widths in wanted.items()
