@@ -86,6 +86,13 @@ def test_whitening_is_the_formula_of_the_paper(folder: Path) -> None:
         np.testing.assert_allclose(found @ found.T, expected, atol=2e-4)
 
 
+def test_by_itself_it_keeps_all_directions_that_vary(folder: Path) -> None:
+    made = embedder(folder)
+    assert len(TEXTS) == 17
+    fit_whitening(made, TEXTS)
+    assert made.width == 15  # the last LayerNorm takes one away
+
+
 def test_whitened_vectors_have_covariance_one() -> None:
     rng = np.random.default_rng(0)
     vectors_ND = rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6))
@@ -146,6 +153,8 @@ def test_what_whitening_refuses(folder: Path, tmp_path: Path) -> None:
         fit_whitening(made, ["北京", "上海", "手机"], width=3)
     with pytest.raises(UserError, match="expected 1 to 16"):
         fit_whitening(made, TEXTS, width=17)
+    with pytest.raises(UserError, match="3 different texts can't tell how vectors of 16 numbers vary"):
+        fit_whitening(made, TEXTS[:3])
     with pytest.raises(UserError, match="there are no texts"):
         fit_whitening(made, [])
     with pytest.raises(UserError, match="vary in 0 directions"):

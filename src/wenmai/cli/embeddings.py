@@ -103,7 +103,7 @@ def whiten(
     reading: ReadAs = None,
     output: Annotated[Path, typer.Option(help="the new bundle; must not exist")] = Path("whitened"),
     width: Annotated[
-        int | None, typer.Option(min=1, help="numbers of the new vectors; default: as many as before")
+        int | None, typer.Option(min=1, help="numbers of the new vectors; default: about as many as before")
     ] = None,
     evaluate_on: Annotated[
         Literal["retrieval", "similarity", "pairs"] | None,

@@ -56,10 +56,14 @@ class Moments:
         return self._scatter_DD / self.count
 
 
-def whitening_matrix(covariance_DD: Floats, width: int) -> Floats:
+def whitening_matrix(covariance_DD: Floats, width: int | None = None) -> Floats:
     """``U Λ^(-1/2)``, the first ``width`` columns (D, K), those of the largest variance first.
 
     Each column's largest number is positive: eigenvectors know no sign.
+
+    Args:
+        width: K; None: all directions that vary. Encoders that end in a LayerNorm have one that never does: what
+            their numbers are before its scale and shift adds up to 0.
 
     Raises:
         UserError: fewer directions than that have any variance.
@@ -67,7 +71,8 @@ def whitening_matrix(covariance_DD: Floats, width: int) -> Floats:
     variance_D, directions_DD = np.linalg.eigh(covariance_DD)
     variance_D, directions_DD = variance_D[::-1], directions_DD[:, ::-1]
     varied = int((variance_D > SMALLEST * variance_D[0]).sum()) if variance_D[0] > 0 else 0
-    if varied < width:
+    width = varied if width is None else width
+    if varied < max(1, width):
         raise UserError(
             f"whitening to {width} numbers: the texts' vectors vary in {varied} directions only; "
             "give more different texts, or a smaller width"
@@ -86,7 +91,7 @@ def fit_whitening(
     Args:
         texts: what mean and covariance are taken from, in bounded memory: some thousands of the kind that will be
             compared, without labels.
-        width: K; None: all of D.
+        width: K; None: as many as there are directions in which vectors vary, about D.
 
     Returns:
         how many texts there were.
@@ -105,7 +110,12 @@ def fit_whitening(
             step.advance(len(block_ND))
     if not moments.count:
         raise UserError("whitening: there are no texts to take mean and covariance from")
-    matrix_DK = whitening_matrix(moments.covariance(), width or whole)
+    if width is None and moments.count <= whole:
+        raise UserError(
+            f"whitening: {moments.count} different texts can't tell how vectors of {whole} numbers vary; "
+            "give more than that, better ten times as many, or a width"
+        )
+    matrix_DK = whitening_matrix(moments.covariance(), width)
     head.whiten(
         *(
             torch.from_numpy(array).float().contiguous().to(embedder.device)
