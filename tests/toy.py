@@ -140,6 +140,16 @@ def embedding_records() -> list[dict[str, Any]]:
     ]
 
 
+def similar_pair_records() -> list[dict[str, Any]]:
+    """Pairs that share nearly all of their text or hardly any: nothing to learn but to keep them apart."""
+    asked = [f"{w}昨天去了哪里开会" for w in PEOPLE]
+    same = [{"text": text, "text_pair": f"{text}？", "score": 1.0} for text in asked]
+    other = [
+        {"text": text, "text_pair": f"{PLACES[i]}很好，推荐", "score": 0.0} for i, text in enumerate(asked)
+    ]
+    return same + other
+
+
 def scored_pair_records() -> list[dict[str, Any]]:
     return [
         {"text": r["text"], "text_pair": r["text_pair"], "score": 1.0 if r["label"] == "相同" else 0.0}
@@ -263,7 +273,7 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-simcse": (
         {"name": "text_embedding", "objective": "simcse", "evaluate_on": "pairs"},
-        scored_pair_records(),
+        similar_pair_records(),
     ),
     "embedding-triplet": (
         {"name": "text_embedding", "objective": "triplet", "widths": [32, 16, 8], "width": 16},
