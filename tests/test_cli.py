@@ -43,6 +43,8 @@ VERBS = {
     "info",
     "inspect",
     "extend-positions",
+    "mine-negatives",
+    "whiten",
     "tokenizer",
 }
 

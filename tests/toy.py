@@ -140,6 +140,16 @@ def embedding_records() -> list[dict[str, Any]]:
     ]
 
 
+def similar_pair_records() -> list[dict[str, Any]]:
+    """Pairs that share nearly all of their text or hardly any: nothing to learn but to keep them apart."""
+    asked = [f"{w}昨天去了哪里开会" for w in PEOPLE]
+    same = [{"text": text, "text_pair": f"{text}？", "score": 1.0} for text in asked]
+    other = [
+        {"text": text, "text_pair": f"{PLACES[i]}很好，推荐", "score": 0.0} for i, text in enumerate(asked)
+    ]
+    return same + other
+
+
 def scored_pair_records() -> list[dict[str, Any]]:
     return [
         {"text": r["text"], "text_pair": r["text_pair"], "score": 1.0 if r["label"] == "相同" else 0.0}
@@ -261,6 +271,14 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         parsing_records(),
     ),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
+    "embedding-simcse": (
+        {"name": "text_embedding", "objective": "simcse", "evaluate_on": "pairs"},
+        similar_pair_records(),
+    ),
+    "embedding-triplet": (
+        {"name": "text_embedding", "objective": "triplet", "widths": [32, 16, 8], "width": 16},
+        [record for record in embedding_records() if record["negatives"]],
+    ),
     "embedding-cosent": ({"name": "text_embedding", "objective": "cosent"}, scored_pair_records()),
     "masked-lm": ({"name": "masked_lm", "mask_share": 0.3}, text_records()),
     "causal-lm": ({"name": "causal_lm", "max_new_tokens": 8}, text_records()),

@@ -13,7 +13,7 @@ TAU = 0.1
 
 
 def head(**options):
-    return ContrastiveHead(pooling="mean", temperature=TAU, **options)
+    return ContrastiveHead(**{"pooling": "mean", "temperature": TAU, **options})
 
 
 def embeddings(rows, seed=0):
@@ -94,7 +94,7 @@ def test_cosent_is_the_definition(seed, scale):
     group, role = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), torch.tensor([0, 1, 0, 1, 1, 0, 0, 1])
     score = torch.tensor([0.0, 0.0, 5.0, 5.0, 2.0, 2.0, 2.0, 2.0])
     batch = {"group": group, "role": role, "score": score}
-    loss, count = head(normalize=False).loss({"embedding": vectors}, batch)
+    loss, count = head(objective="cosent", normalize=False).loss({"embedding": vectors}, batch)
     assert loss.item() == pytest.approx(naive_cosent(vectors, group, role, score), abs=1e-10)
     assert count == 1
 
@@ -103,7 +103,7 @@ def test_cosent_without_an_order_is_zero_with_a_graph():
     vectors = embeddings(4).requires_grad_()
     batch = {"group": torch.tensor([0, 0, 1, 1]), "role": torch.tensor([0, 1, 0, 1])}
     for score in (torch.ones(4), torch.full((4,), math.nan)):
-        loss, count = head().loss({"embedding": vectors}, {**batch, "score": score})
+        loss, count = head(objective="cosent").loss({"embedding": vectors}, {**batch, "score": score})
         loss.backward()
         assert (loss.item(), count) == (0.0, 0)
         assert not vectors.grad.any()

@@ -132,3 +132,24 @@ def looks_back_only(model: Any) -> bool:
         model.train(training)
     first, other = hidden[:, 0].float()
     return bool((first - other).abs().max() <= 1e-6 * first.abs().max())
+
+
+@torch.no_grad()
+def differs_by_dropout(model: Any) -> bool:
+    """Whether two passes in training mode over the same input differ."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    device = next(model.parameters()).device
+    # from the middle of the vocabulary: no special tokens
+    ids_BT = torch.full((1, 16), vocabulary // 2, device=device)
+    training = model.training
+    model.train()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            first, second = (
+                model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).last_hidden_state
+                for _ in range(2)
+            )
+    finally:
+        model.train(training)
+    return not torch.equal(first, second)

@@ -17,6 +17,7 @@ from transformers.initialization import no_init_weights
 
 from wenmai.backbones.architecture import (
     check_kept_layers,
+    differs_by_dropout,
     encoder_layers,
     keep_layers,
     looks_back_only,
@@ -100,6 +101,11 @@ class Backbone(nn.Module):
     def causal(self) -> bool:
         """Whether every token sees only what stands before it (a decoder), found out by trying."""
         return looks_back_only(self.model)
+
+    @cached_property
+    def drops_out(self) -> bool:
+        """Whether training drops activations at random, found out by trying."""
+        return differs_by_dropout(self.model)
 
     @property
     def ties_embeddings(self) -> bool:

@@ -121,7 +121,7 @@ def _read(
         measured.append(example.length)
         labels.update(labels_of(record))
         _look_at_texts(name, texts, rows, index, found)
-        if not example.labelled:
+        if not (example.learnable if name == "train" else example.labelled):
             facts.unlabelled += 1
             found.add(name, _unlabelled(name, example), rows.place(index))
         for key in SPANS:
@@ -305,7 +305,10 @@ def _against_model(
     for facts in report.splits:
         rows = splits[facts.name]
         for index, example in enumerate(rows):
-            for problem in task.label_problems(example):
+            problems = (
+                task.training_problems(example) if facts.name == "train" else task.label_problems(example)
+            )
+            for problem in problems:
                 finding = Finding(
                     "error",
                     "unusable_label",

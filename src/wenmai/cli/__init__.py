@@ -5,8 +5,19 @@ user's input, 130 and 143 stopped by Ctrl-C and SIGTERM. What a verb needs is im
 answers at once.
 """
 
-from wenmai.cli import corpus, making, positions, several, tokenizer, using, viewing
+from wenmai.cli import corpus, embeddings, making, positions, several, tokenizer, using, viewing
 from wenmai.cli.app import app
 from wenmai.cli.main import main
 
-__all__ = ["app", "corpus", "main", "making", "positions", "several", "tokenizer", "using", "viewing"]
+__all__ = [
+    "app",
+    "corpus",
+    "embeddings",
+    "main",
+    "making",
+    "positions",
+    "several",
+    "tokenizer",
+    "using",
+    "viewing",
+]

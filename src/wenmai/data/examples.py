@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,6 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 E = TypeVar("E", bound=BaseModel)
 Readable: TypeAlias = "Source | str | Path | Iterable[Mapping[str, Any]] | Any"
 """A source, a path, a pandas data frame, a ``datasets.Dataset``, or an iterable of dicts."""
-
-
-class _Labelled(Protocol):
-    @property
-    def labelled(self) -> bool: ...
 
 
 class Examples(Sequence[E], Generic[E]):
@@ -145,18 +140,28 @@ def read_examples(
         DataError: bad records, or no good one.
     """
     collected = collect(
-        source, example_type, keep_records=on_error == "skip", cache=cache, require_labels=require_labels
+        source,
+        example_type,
+        keep_records=on_error == "skip",
+        cache=cache,
+        required="labelled" if require_labels else None,
     )
     return usable([collected], on_error=on_error, rejects_path=rejects_path)[0]
 
 
 def collect(
-    source: Readable, example_type: type[E], *, keep_records: bool, cache: Path | None, require_labels: bool
+    source: Readable,
+    example_type: type[E],
+    *,
+    keep_records: bool,
+    cache: Path | None,
+    required: Literal["labelled", "learnable"] | None,
 ) -> Collected[E]:
     """Reads one source; bad records, and a source that can't be read at all, are told in the result.
 
     Args:
         keep_records: keep what bad records hold, in order to write it out.
+        required: what a record must be, see ``Example``; None: it need not have labels.
     """
     if isinstance(source, str | Path):
         source = Source(path=str(source))
@@ -164,7 +169,7 @@ def collect(
     bad: list[Rejected] = []
     try:
         with RecordStore(cache, key=repr(source) if isinstance(source, Source) else None) as store:
-            for item in _validated(source, example_type, require_labels):
+            for item in _validated(source, example_type, required):
                 if isinstance(item, Rejected):
                     bad.append(item if keep_records else Rejected(item.problem, item.path, item.line))
                     if len(bad) >= GIVE_UP and not len(store):
@@ -223,7 +228,7 @@ def write_rejects(bad: Iterable[Rejected], path: Path) -> None:
 
 
 def _validated(
-    source: Readable, example_type: type[E], require_labels: bool
+    source: Readable, example_type: type[E], required: str | None
 ) -> Iterator[tuple[str, str, int | None] | Rejected]:
     """JSON, path and line of every good record."""
     columns = source.columns if isinstance(source, Source) else None
@@ -251,7 +256,7 @@ def _validated(
         except (TypeError, ValueError) as error:
             yield _rejected(record, f"can't be written as JSON: {error}")
         else:
-            if require_labels and not _is_labelled(example):
+            if required is not None and not getattr(example, required, True):
                 yield _rejected(record, "has no labels, which training and scoring need")
             else:
                 yield text, record.path, record.line
@@ -273,10 +278,6 @@ def _fields_are_the_tools(source: Readable) -> bool:
     if not isinstance(source, Source) or source.path.startswith(SAMPLE) or source.columns is not None:
         return False
     return source_format(source) in ANNOTATION_FORMATS
-
-
-def _is_labelled(example: BaseModel | _Labelled) -> bool:
-    return bool(getattr(example, "labelled", True))
 
 
 def _rejected(record: Record, message: str) -> Rejected:

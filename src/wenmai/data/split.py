@@ -142,7 +142,7 @@ def load_splits(
         example_type: the task's ``Example``.
         cache: folder for memory-mapped files; None: a temporary one.
         output: with ``on_error: skip``, the folder that gets ``rejects.jsonl``.
-        require_labels: a record without labels is a bad one.
+        require_labels: a record without labels (for train: one that can't be learned from) is a bad one.
 
     Returns:
         ``train``, and ``dev`` and ``test`` where there are any.
@@ -159,9 +159,14 @@ def load_splits(
         if source is not None:
             names.append(name)
             written = config.on_error == "skip" and output is not None
+            needed: Literal["labelled", "learnable"] = "learnable" if name == "train" else "labelled"
             results.append(
                 collect(
-                    source, example_type, keep_records=written, cache=cache, require_labels=require_labels
+                    source,
+                    example_type,
+                    keep_records=written,
+                    cache=cache,
+                    required=needed if require_labels else None,
                 )
             )
     rejects_path = None if output is None else output / REJECTS_FILE

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize as to_unit_length
 
+from wenmai.heads.embedding_losses import (
+    ANCHOR,
+    HARD_NEGATIVE,
+    POSITIVE,
+    cosent_loss,
+    cosine_loss,
+    info_nce_loss,
+    triplet_loss,
+)
 from wenmai.heads.head import Head, Outputs, linear, widened
 from wenmai.heads.pooling import Pooling, pool, tokens_pooled
 
-ANCHOR, POSITIVE, HARD_NEGATIVE = 0, 1, 2
-"""What a row is to its example: the values of the target ``role``."""
+__all__ = ["ANCHOR", "HARD_NEGATIVE", "POSITIVE", "ContrastiveHead", "Objective"]
+
+Objective = Literal["infonce", "simcse", "cosent", "cosine", "triplet"]
 
 
 class ContrastiveHead(Head):
@@ -23,96 +34,126 @@ class ContrastiveHead(Head):
 
     Targets:
         ``group`` (B,), an id of the row's example, unique in the whole optimizer step; ``role`` (B,), ANCHOR,
-        POSITIVE or HARD_NEGATIVE; and for pairs with a degree of similarity ``score`` (B,), the same on both
-        rows of the pair.
+        POSITIVE or HARD_NEGATIVE; for ``simcse`` ``part`` (B,), the number of the row's text among those of its
+        example; for ``cosent`` and ``cosine`` ``score`` (B,), the same on both rows of a pair. The losses and their
+        counts are in :mod:`wenmai.heads.embedding_losses`:
 
-        Without ``score``: InfoNCE (van den Oord et al. 2018; SimCSE, Gao et al. 2021). Every anchor must pick
-        its positive among all positives and hard negatives of the step; the count is anchors that have a
-        positive. Of several positives each is picked in turn, the others left out, and the anchor's loss is
-        their mean.
+        * ``infonce``: the positive among all texts of the step, and ``simcse``: the same, where the positive is the
+          text itself with other dropout
+        * ``cosent``: pairs in the order of their scores
+        * ``cosine``: a pair's cosine is its score
+        * ``triplet``: the positive nearer than the record's own negatives, by a margin
 
-        With ``score``: CoSENT (Su 2022), ``log(1 + Σ exp((cos_j - cos_i) / τ))`` over all two pairs i, j of
-        the step with score i > score j. It learns only the order, which is what rank correlation measures.
-        The sum stands inside the logarithm, so a step is one term: the count is 1, or 0 if no two scores
-        differ.
+    With ``widths`` the loss is the weighted sum of those of every vector's first w numbers, brought to length 1
+    (Matryoshka representations, Kusupati et al. 2022): each prefix is an embedding by itself.
 
     There are no probabilities of a row's own here, so R-Drop is not defined; nor is label smoothing, the
     texts that an anchor is compared with being no labels.
 
     Args:
         pooling: how T vectors become one.
-        temperature: τ; 0.05 is usual for cosines. Lower looks more at the nearest negatives.
+        objective: see above.
+        temperature: τ of ``infonce``, ``simcse`` and ``cosent``; 0.05 is usual for cosines. Lower looks more at the
+            nearest negatives.
+        margin: of ``triplet``.
+        widths: see above; none: whole vectors only.
+        weights: of the widths' losses; none: 1 each.
+        width: how many numbers of a vector prediction keeps, the first ones; None: all.
         normalize: whether embeddings have length 1, so that dot products are cosines.
         projection: (H, D) of a linear layer after pooling; None leaves D = H.
     """
 
-    needs_whole_step: ClassVar[bool] = True
+    mean_D: Tensor | None
+    matrix_DK: Tensor | None
 
     def __init__(
         self,
         *,
         pooling: Pooling,
-        temperature: float,
+        objective: Objective = "infonce",
+        temperature: float = 0.05,
+        margin: float = 0.2,
+        widths: Sequence[int] = (),
+        weights: Sequence[float] = (),
+        width: int | None = None,
         normalize: bool = True,
         projection: tuple[int, int] | None = None,
     ):
         super().__init__()
         self.pooling = pooling
+        self.objective: Objective = objective
+        self.needs_whole_step = objective in ("infonce", "simcse", "cosent")
         self.temperature = temperature
+        self.margin = margin
+        self.widths = list(widths)
+        self.weights = list(weights) or [1.0] * len(self.widths)
+        self.width = width
         self.normalize = normalize
         self.projection = linear(*projection) if projection is not None else None
+        self.register_buffer("mean_D", None)
+        self.register_buffer("matrix_DK", None)
+        self.register_load_state_dict_pre_hook(_room_for_whitening)  # type: ignore[no-untyped-call]
+
+    def whiten(self, mean_D: Tensor, matrix_DK: Tensor) -> None:
+        """From now on, predicted embeddings are ``(x - mean) @ matrix``, before they get length 1.
+
+        Part of the weights, so saved and loaded with them; training does not see it.
+
+        Args:
+            mean_D, matrix_DK: of vectors as prediction gives them, cut to ``width`` and not brought to length 1.
+        """
+        self.mean_D, self.matrix_DK = mean_D, matrix_DK
 
     def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
         return tokens_pooled(batch["attention_mask"], self.pooling)
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
-        row_BD = pool(hidden_BTH, mask_BT, self.pooling)
-        if self.projection is not None:
-            row_BD = self.projection(row_BD)
-        row_BD = widened(row_BD)
-        return {"embedding": to_unit_length(row_BD, dim=-1) if self.normalize else row_BD}
+        return {"embedding": self._scaled(self.plain(hidden_BTH, mask_BT, whitened=True))}
+
+    def plain(self, hidden_BTH: Tensor, mask_BT: Tensor, *, whitened: bool) -> Tensor:
+        """The embeddings of prediction at the length that they happen to have, (B, D) or (B, K)."""
+        row_BD = self._pooled(hidden_BTH, mask_BT)[:, : self.width]
+        if not whitened or self.mean_D is None or self.matrix_DK is None:
+            return row_BD
+        # differences of small numbers, which half precision would lose
+        with torch.autocast(row_BD.device.type, enabled=False):
+            return (row_BD - self.mean_D) @ self.matrix_DK
+
+    def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
+        """Whole vectors, whatever prediction keeps."""
+        return {"embedding": self._scaled(self._pooled(hidden_BTH, mask_BT))}
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
         embedding_BD = widened(outputs["embedding"])
-        if "score" in batch:
-            return cosent_loss(
-                embedding_BD, batch["group"], batch["role"], batch["score"], temperature=self.temperature
-            )
-        return info_nce_loss(embedding_BD, batch["group"], batch["role"], temperature=self.temperature)
+        if not self.widths:
+            return self._loss(embedding_BD, batch)
+        parts = [self._loss(self._scaled(embedding_BD[:, :width]), batch) for width in self.widths]
+        losses = [weight * loss for weight, (loss, _) in zip(self.weights, parts, strict=True)]
+        # what is a term depends on the targets alone
+        return torch.stack(losses).sum(), parts[0][1]
+
+    def _loss(self, embedding_BD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
+        group_B, role_B = batch["group"], batch["role"]
+        if self.objective == "cosent":
+            return cosent_loss(embedding_BD, group_B, role_B, batch["score"], temperature=self.temperature)
+        if self.objective == "cosine":
+            return cosine_loss(embedding_BD, group_B, role_B, batch["score"])
+        if self.objective == "triplet":
+            return triplet_loss(embedding_BD, group_B, role_B, margin=self.margin)
+        part_B = batch["part"] if self.objective == "simcse" else None
+        return info_nce_loss(embedding_BD, group_B, role_B, part_B, temperature=self.temperature)
+
+    def _pooled(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        row_BD = pool(hidden_BTH, mask_BT, self.pooling)
+        return widened(row_BD if self.projection is None else self.projection(row_BD))
+
+    def _scaled(self, row_BD: Tensor) -> Tensor:
+        return to_unit_length(row_BD, dim=-1) if self.normalize else row_BD
 
 
-def info_nce_loss(
-    embedding_BD: Tensor, group_B: Tensor, role_B: Tensor, *, temperature: float
-) -> tuple[Tensor, int]:
-    """InfoNCE as :class:`ContrastiveHead` describes it: the sum over anchors, and their number."""
-    anchor_B, candidate_B = role_B == ANCHOR, role_B != ANCHOR
-    # half precision would round the differences that a low temperature makes large
-    with torch.autocast(embedding_BD.device.type, enabled=False):
-        scores_AC = embedding_BD[anchor_B] @ embedding_BD[candidate_B].T / temperature
-    own_AC = group_B[anchor_B][:, None] == group_B[candidate_B]
-    positive_AC = own_AC & (role_B[candidate_B] == POSITIVE)
-    kept_A = positive_AC.any(dim=1)
-    scores_AC, positive_AC = scores_AC[kept_A], positive_AC[kept_A]
-    lowest = torch.finfo(scores_AC.dtype).min
-    if not len(scores_AC):
-        return embedding_BD.sum() * 0.0, 0
-    negatives_A1 = scores_AC.masked_fill(positive_AC, lowest).logsumexp(dim=1, keepdim=True)
-    losses_AC = (torch.logaddexp(scores_AC, negatives_A1) - scores_AC).masked_fill(~positive_AC, 0.0)
-    return (losses_AC.sum(dim=1) / positive_AC.sum(dim=1)).sum(), len(scores_AC)
-
-
-def cosent_loss(
-    embedding_BD: Tensor, group_B: Tensor, role_B: Tensor, score_B: Tensor, *, temperature: float
-) -> tuple[Tensor, int]:
-    """CoSENT as :class:`ContrastiveHead` describes it: one term, or none if no two pairs differ in score."""
-    unit_BD = to_unit_length(embedding_BD, dim=-1)
-    anchor, partner = torch.nonzero(
-        (role_B == ANCHOR)[:, None] & (role_B == POSITIVE) & (group_B[:, None] == group_B), as_tuple=True
-    )
-    cosine_P = (unit_BD[anchor] * unit_BD[partner]).sum(dim=-1) / temperature
-    score_P = score_B[anchor]
-    higher, lower = torch.nonzero(score_P[:, None] > score_P, as_tuple=True)
-    if not len(higher):
-        return embedding_BD.sum() * 0.0, 0
-    inverted = (cosine_P[lower] - cosine_P[higher]).logsumexp(dim=0)
-    return torch.logaddexp(inverted, torch.zeros_like(inverted)), 1
+def _room_for_whitening(head: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """A fresh head has no whitening; one is loaded into where the state has it."""
+    for name in ("mean_D", "matrix_DK"):
+        found = state.get(prefix + name)
+        if found is not None:
+            setattr(head, name, torch.empty_like(found))

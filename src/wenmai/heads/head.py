@@ -26,7 +26,7 @@ INITIAL_DEVIATION = 0.02
 class Head(nn.Module, ABC):
     """Turns the backbone's hidden states into outputs, and outputs into a loss. Tensors only."""
 
-    needs_whole_step: ClassVar[bool] = False
+    needs_whole_step: bool = False
     """The loss compares rows with each other (in-batch negatives): the loop shows it the outputs of the
     whole optimizer step at once, so that micro-batches and processes do not change the result."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wenmai.heads.head import widened
 
-Pooling = Literal["cls", "mean", "max", "last"]
+Pooling = Literal["mean", "cls", "max", "last", "weighted_mean"]
 
 
 def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
@@ -19,7 +19,8 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
     ``mean`` averages all tokens, special ones included: the usual choice for embeddings (Reimers & Gurevych
     2019), and what E5 was trained with. ``max`` takes the largest value of every dimension: for labels that
     one word decides. ``last`` takes the last token: right for decoders, in which it alone has seen all others
-    (Radford et al. 2018).
+    (Radford et al. 2018). ``weighted_mean`` averages all tokens, the n-th counted n times: for decoders too, whose
+    later tokens have seen more (SGPT, Muennighoff 2022).
 
     Args:
         hidden_BTH: hidden states of the backbone.
@@ -27,8 +28,7 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
         how: see above.
 
     Returns:
-        (B, H) in the precision of ``hidden_BTH``; for ``mean``, ``max`` and ``last``, zeros for a row of nothing
-        but padding.
+        (B, H) in the precision of ``hidden_BTH``; but for ``cls``, zeros for a row of nothing but padding.
     """
     if how == "cls":
         return hidden_BTH[:, 0]
@@ -41,6 +41,10 @@ def pool(hidden_BTH: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
         total_BH = widened(hidden_BTH).masked_fill(~token_BT1, 0.0).sum(dim=1)
         count_B1 = token_BT1.sum(dim=1).clamp(min=1)
         return (total_BH / count_B1).to(hidden_BTH.dtype)
+    if how == "weighted_mean":
+        weight_BT1 = (mask_BT.bool().long().cumsum(dim=1) * mask_BT.bool())[..., None]
+        weighted_BTH = widened(hidden_BTH).masked_fill(~token_BT1, 0.0) * weight_BT1
+        return (weighted_BTH.sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1)).to(hidden_BTH.dtype)
     lowest = torch.finfo(hidden_BTH.dtype).min
     highest_BH = hidden_BTH.masked_fill(~token_BT1, lowest).amax(dim=1)
     return highest_BH.masked_fill(~token_BT1.any(dim=1), 0.0)

@@ -1,11 +1,12 @@
 """Correlations, retrieval ranks, and pairs told apart by a similarity.
 
-Shape letters: N examples.
+Shape letters: N examples, D width of an embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ from wenmai.metrics.scores import CountScores, PairedScores, Values, ratio
 
 Column = NDArray[np.float64]
 CUTOFFS = (1, 5, 10)
+RANKED_AT_ONCE = 512
 
 
 def average_ranks(values_N: Column) -> Column:
@@ -77,7 +79,24 @@ def _retrieval(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return {"mrr": means[..., 0]} | {f"recall@{k}": means[..., 1 + i] for i, k in enumerate(CUTOFFS)}
 
 
-def pair_scores(gold01: ArrayLike, similarity: ArrayLike) -> PairedScores:
+def ranks_of_positives(
+    anchors_ND: NDArray[np.float64], positives_ND: NDArray[np.float64], texts: Sequence[str]
+) -> list[int]:
+    """The rank, from 1, of each anchor's own positive among the positives of all; equal texts are not rivals."""
+    ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    text_N = np.array([ids[text] for text in texts])
+    _, first_N = np.unique(text_N, return_index=True)
+    ranks: list[int] = []
+    for start in range(0, len(texts), RANKED_AT_ONCE):
+        similarity = anchors_ND[start : start + RANKED_AT_ONCE] @ positives_ND.T
+        for offset, row in enumerate(similarity):
+            at = start + offset
+            rivals = row[first_N][text_N[first_N] != text_N[at]]
+            ranks.append(1 + int((rivals > row[at]).sum()))
+    return ranks
+
+
+def pair_scores(gold01: ArrayLike, similarity: ArrayLike, *, threshold: float | None = None) -> PairedScores:
     """How well a similarity tells pairs that belong together from pairs that don't.
 
     * ``average_precision``: the sum over thresholds of (R_n - R_{n-1}) P_n, without interpolation
@@ -85,14 +104,35 @@ def pair_scores(gold01: ArrayLike, similarity: ArrayLike) -> PairedScores:
       and Whitney 1947; Fawcett 2006)
     * ``best_threshold_accuracy``: the accuracy of "positive if similarity >= ``best_threshold``" with the
       threshold chosen on these same pairs, so an upper bound and not what new pairs will get
+    * ``spearman`` of similarity and gold, which some papers report for such pairs
+    * with a threshold from elsewhere: ``accuracy`` of "positive if similarity > threshold", and ``precision``,
+      ``recall`` and ``f1`` of the positive pairs
 
     Without positive pairs average precision is 0.0; without both kinds of pairs the area is 0.0.
 
     Args:
         gold01: 1 (or True) for pairs that belong together, 0 for others.
         similarity: higher is closer, in the same order.
+        threshold: chosen on other pairs.
     """
-    return PairedScores(_column(gold01), _column(similarity), _separation)
+    return PairedScores(_column(gold01), _column(similarity), partial(_pairs_told_apart, threshold=threshold))
+
+
+def _pairs_told_apart(gold_N: Column, similarity_N: Column, *, threshold: float | None) -> Values:
+    found = {**_separation(gold_N, similarity_N), "spearman": spearman(similarity_N, gold_N)}
+    if threshold is None:
+        return found
+    positive_N = similarity_N > threshold
+    right = float((positive_N & (gold_N > 0)).sum())
+    wrong = float((positive_N != (gold_N > 0)).sum())
+    predicted, wanted = float(positive_N.sum()), float((gold_N > 0).sum())
+    return {
+        "accuracy": float(ratio(len(gold_N) - wrong, len(gold_N))),
+        "precision": float(ratio(right, predicted)),
+        "recall": float(ratio(right, wanted)),
+        "f1": float(ratio(2 * right, predicted + wanted)),
+        **found,
+    }
 
 
 def _separation(gold_N: Column, similarity_N: Column) -> Values:

@@ -48,6 +48,11 @@ class Example(BaseModel):
         return True
 
     @property
+    def learnable(self) -> bool:
+        """Whether training can use the record: where it is labelled, unless a task learns from texts alone too."""
+        return self.labelled
+
+    @property
     def guesses(self) -> Sequence[str]:
         """What the record left open and reading settled by a rule, each as a sentence for ``wenmai check``."""
         return ()
@@ -101,6 +106,10 @@ class Task(ABC, Generic[E, C]):
         """Labels of a dev or test example that training did not know, each as a sentence."""
         return []
 
+    def training_problems(self, example: E) -> list[str]:
+        """Why a training example can't be learned from, each as a sentence; by default the same as of any other."""
+        return self.label_problems(example)
+
     @abstractmethod
     def as_example(self, item: Any) -> E:
         """A text (or a pair, or a record without labels) that the user wants a prediction for.
@@ -142,6 +151,10 @@ class Task(ABC, Generic[E, C]):
                 resuming, in any process and beside any other rows. Its arrays may be changed.
         """
         return batch
+
+    def training_rows(self, example: E, tokenizer: Tokenizer) -> list[Row]:
+        """The rows that training draws from, with targets; the same each time, see :meth:`augment`."""
+        return self.featurize(example, tokenizer)
 
     def evaluation_rows(self, example: E, tokenizer: Tokenizer) -> list[Row]:
         """The rows that a labelled example is scored by; the same in every evaluation."""

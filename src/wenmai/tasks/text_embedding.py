@@ -1,81 +1,32 @@
-"""Text embeddings: a text to a vector, trained by contrast.
+"""Text embeddings: a text to a vector, trained by comparing texts with each other.
 
-``infonce`` pulls an anchor to its positive and away from all other texts of the step; ``cosent`` orders pairs by their
-gold similarity. Texts are cut at ``max_length``: a vector stands for one row.
+Records with an anchor and a positive, pairs with a score, and plain texts: ``task.objective`` decides what is learned
+from them, :class:`wenmai.heads.contrastive.ContrastiveHead` how. Texts are cut at ``max_length``: a vector stands for
+one row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Row
-from wenmai.errors import UserError
-from wenmai.heads.contrastive import ContrastiveHead
+from wenmai.errors import ConfigError, Problem, UserError
+from wenmai.heads.contrastive import ANCHOR, HARD_NEGATIVE, POSITIVE, ContrastiveHead
 from wenmai.heads.head import Head
-from wenmai.metrics.ranking import correlation_scores, retrieval_scores
+from wenmai.metrics.ranking import correlation_scores, pair_scores, ranks_of_positives, retrieval_scores
 from wenmai.metrics.scores import Scores
-from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.metrics.thresholds import best_threshold
+from wenmai.tasks.embedding_example import TextEmbeddingConfig, TextEmbeddingExample
+from wenmai.tasks.task import Prediction, RowOutputs, Task
 from wenmai.tasks.windows import window_rows
 
-ANCHOR, POSITIVE, NEGATIVE = 0, 1, 2
-RANKED_AT_ONCE = 512
-
-
-class TextEmbeddingExample(Example):
-    """``{"anchor", "positive", "negatives"}``, ``{"text", "text_pair", "score"}``, or to embed: ``{"text"}``."""
-
-    anchor: str | None = None
-    positive: str | None = None
-    negatives: tuple[str, ...] = ()
-    text: str | None = None
-    text_pair: str | None = None
-    score: float | None = Field(default=None, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        triple = self.anchor is not None and self.positive is not None and self.text is None
-        pair = self.text is not None and self.anchor is None and self.positive is None and not self.negatives
-        if not triple and not pair:
-            raise ValueError(
-                "needs either 'anchor' and 'positive' (and 'negatives'), or 'text' (and 'text_pair', 'score')"
-            )
-        return self
-
-    @property
-    def texts(self) -> list[str]:
-        given = [self.anchor, self.positive, *self.negatives, self.text, self.text_pair]
-        return [text for text in given if text is not None]
-
-    @property
-    def labelled(self) -> bool:
-        return self.anchor is not None or (self.text_pair is not None and self.score is not None)
-
-    @property
-    def length(self) -> int:
-        return max(len(text) for text in self.texts)
-
-
-class TextEmbeddingConfig(TaskConfig):
-    name: Literal["text_embedding"] = "text_embedding"
-    max_length: int = Field(default=128, ge=8)
-    objective: Literal["infonce", "cosent"] = Field(
-        default="infonce", description="infonce: anchor and positive; cosent: pairs with a score"
-    )
-    temperature: float = Field(default=0.05, gt=0)
-    pooling: Literal["mean", "cls", "max", "last"] = "mean"
-    prefix: str = Field(
-        default="", description="put before every text, as the backbone was trained ('query: ')"
-    )
-    evaluate_on: Literal["auto", "retrieval", "similarity"] = Field(
-        default="auto", description="dev and test hold anchors with positives, or pairs with a score"
-    )
+PRIMARY = {"retrieval": "mrr", "similarity": "spearman", "pairs": "average_precision"}
 
 
 class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
@@ -86,14 +37,45 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
 
     def __init__(self, config: TextEmbeddingConfig, labels: Sequence[str]):
         super().__init__(config, labels)
-        similarity = config.evaluate_on == "similarity" or (
-            config.evaluate_on == "auto" and config.objective == "cosent"
-        )
-        self.primary_metric = "spearman" if similarity else "mrr"
+        self.primary_metric = PRIMARY[config.scored_by]
+        self.threshold = config.threshold
 
     def label_problems(self, example: TextEmbeddingExample) -> list[str]:
-        if example.labelled and self.primary_metric == "spearman" and example.score is None:
-            return ["has no 'score': similarity needs 'text', 'text_pair' and 'score'"]
+        scored_by = self.config.scored_by
+        if not example.labelled or (
+            example.scored if scored_by != "retrieval" else example.anchor is not None
+        ):
+            return []
+        if scored_by == "retrieval":
+            return [
+                "has no 'anchor' and 'positive', which task.evaluate_on: retrieval needs; for pairs with a score set "
+                "it to similarity or pairs"
+            ]
+        return [
+            f"has no 'score': task.evaluate_on: {scored_by} needs 'text', 'text_pair' and 'score'; for anchors with "
+            "positives set it to retrieval"
+        ]
+
+    def training_problems(self, example: TextEmbeddingExample) -> list[str]:
+        objective = self.config.objective
+        if objective == "triplet" and (example.anchor is None or not example.negatives):
+            return [
+                "has no 'negatives': task.objective: triplet needs 'anchor', 'positive' and 'negatives'; "
+                "wenmai mine-negatives finds some, infonce needs none"
+            ]
+        if objective == "infonce" and not example.labelled:
+            return [
+                "has no positive: task.objective: infonce needs 'anchor' and 'positive', or 'text', 'text_pair' and "
+                "'score'; simcse needs texts alone"
+            ]
+        if objective in ("cosent", "cosine") and not example.scored:
+            return [
+                f"has no 'score': task.objective: {objective} needs 'text', 'text_pair' and 'score'; infonce and "
+                "triplet take anchors with positives"
+            ]
+        low, high = self.config.score_range
+        if objective == "cosine" and example.score is not None and not low <= example.score <= high:
+            return [f"score {example.score:g} is outside task.score_range [{low:g}, {high:g}]"]
         return []
 
     def as_example(self, item: Any) -> TextEmbeddingExample:
@@ -106,18 +88,23 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
         raise UserError(f"text_embedding embeds a text, a pair of texts or {{'text': ...}}, not {item!r}")
 
     def featurize(self, example: TextEmbeddingExample, tokenizer: Tokenizer) -> list[Row]:
-        rows = []
-        for position, text in enumerate(example.texts):
-            (row, *_) = window_rows(
-                tokenizer.encode(self.config.prefix + text),
-                tokenizer,
-                max_length=self.config.max_length,
-                overlap=0,
-            )
-            row.targets["role"] = min(position, NEGATIVE)
-            if example.score is not None:
-                row.targets["score"] = float(example.score)
-            rows.append(row)
+        return [self._row(text, tokenizer) for text in example.texts]
+
+    def training_rows(self, example: TextEmbeddingExample, tokenizer: Tokenizer) -> list[Row]:
+        objective = self.config.objective
+        if objective == "simcse":
+            # dropout is a function of the row's key, and no two rows have the same one
+            rows = [row for row in self.featurize(example, tokenizer) for _ in (ANCHOR, POSITIVE)]
+            return [
+                Row(row.inputs, {"role": (ANCHOR, POSITIVE)[i % 2], "part": i // 2}, row.offsets, row.content)
+                for i, row in enumerate(rows)
+            ]
+        rows = self.featurize(example, tokenizer)
+        apart = objective == "infonce" and example.scored and not self._together(example)
+        for position, row in enumerate(rows):
+            row.targets["role"] = HARD_NEGATIVE if apart and position else min(position, HARD_NEGATIVE)
+            if objective in ("cosent", "cosine"):
+                row.targets["score"] = self._target(example)
         return rows
 
     def lost_labels(self, example: TextEmbeddingExample, tokenizer: Tokenizer) -> list[str]:
@@ -128,7 +115,32 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
         ]
 
     def build_head(self, backbone: Backbone) -> Head:
-        return ContrastiveHead(pooling=self.config.pooling, temperature=self.config.temperature)
+        config, hidden = self.config, backbone.hidden_size
+        wanted = {"task.widths": config.widths, "task.width": [config.width or 1]}
+        problems = [
+            Problem(key, f"{max(widths)} given, but vectors of this backbone have {hidden} numbers")
+            for key, widths in wanted.items()
+            if max(widths, default=0) > hidden
+        ]
+        if config.objective == "simcse" and not backbone.drops_out:
+            problems.append(
+                Problem(
+                    "task.objective",
+                    "simcse compares a text with itself under other dropout, and this backbone has none: "
+                    "set backbone.dropout: 0.1",
+                )
+            )
+        if problems:
+            raise ConfigError("the configuration can't be used:", problems)
+        return ContrastiveHead(
+            pooling=config.pooling,
+            objective=config.objective,
+            temperature=config.temperature,
+            margin=config.margin,
+            widths=config.widths,
+            weights=config.width_weights,
+            width=config.kept_width,
+        )
 
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: TextEmbeddingExample
@@ -141,32 +153,90 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
         prediction["similarity"] = round(_cosine(vectors[0], vectors[1]), 6)
         for name, vector in zip(names, vectors, strict=False):
             prediction[f"{name}_embedding"] = _rounded(vector)
-        return prediction
+        return self._decided(prediction)
+
+    def settle(
+        self, examples: Sequence[TextEmbeddingExample], predictions: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Chooses the threshold that gives the highest accuracy on the dev set."""
+        if self.config.scored_by != "pairs" or self.config.threshold is not None:
+            return list(predictions)
+        gold = self._gold(examples)
+        self.threshold = best_threshold([p["similarity"] for p in predictions], gold, 1 - gold)
+        return [self._decided(prediction) for prediction in predictions]
 
     def score(self, examples: Sequence[TextEmbeddingExample], predictions: Sequence[Prediction]) -> Scores:
-        if self.primary_metric == "spearman":
-            gold = np.array([float(example.score or 0.0) for example in examples])
-            return correlation_scores(gold, np.array([float(p["similarity"]) for p in predictions]))
-        anchors = _normal(np.array([p["anchor_embedding"] for p in predictions]))
-        positives = _normal(np.array([p["positive_embedding"] for p in predictions]))
-        return retrieval_scores(ranks_of_positives(anchors, positives, [p["positive"] for p in predictions]))
+        if self.config.scored_by == "retrieval":
+            anchors = _normal(np.array([p["anchor_embedding"] for p in predictions]))
+            positives = _normal(np.array([p["positive_embedding"] for p in predictions]))
+            return retrieval_scores(
+                ranks_of_positives(anchors, positives, [p["positive"] for p in predictions])
+            )
+        found = np.array([float(p["similarity"]) for p in predictions])
+        if self.config.scored_by == "pairs":
+            return pair_scores(self._gold(examples), found, threshold=self.threshold)
+        return correlation_scores(np.array([float(example.score or 0.0) for example in examples]), found)
 
+    def breakdowns(
+        self,
+        examples: Sequence[TextEmbeddingExample],
+        predictions: Sequence[Prediction],
+        known: frozenset[str],
+    ) -> dict[str, dict[str, Scores]]:
+        """The scores of narrower vectors, where some were learned."""
+        if not self.config.widths or not predictions:
+            return {}
+        first, second = (
+            ("anchor_embedding", "positive_embedding")
+            if self.config.scored_by == "retrieval"
+            else ("text_embedding", "text_pair_embedding")
+        )
+        whole = len(predictions[0][first])
+        # a threshold belongs to the width that it was chosen for
+        other = TextEmbedding(self.config.model_copy(update={"threshold": None}), self.labels)
+        found = {str(whole): self.score(examples, predictions)}
+        for width in self.config.widths:
+            if width < whole:
+                cut = [{**p, first: p[first][:width], second: p[second][:width]} for p in predictions]
+                for prediction in cut:
+                    prediction["similarity"] = _cosine(
+                        np.array(prediction[first]), np.array(prediction[second])
+                    )
+                found[str(width)] = other.score(examples, cut)
+        return {"width": found}
 
-def ranks_of_positives(
-    anchors_ND: NDArray[np.float64], positives_ND: NDArray[np.float64], texts: Sequence[str]
-) -> list[int]:
-    """The rank, from 1, of each anchor's own positive among the positives of all; equal texts are not rivals."""
-    ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    text_N = np.array([ids[text] for text in texts])
-    _, first_N = np.unique(text_N, return_index=True)
-    ranks: list[int] = []
-    for start in range(0, len(texts), RANKED_AT_ONCE):
-        similarity = anchors_ND[start : start + RANKED_AT_ONCE] @ positives_ND.T
-        for offset, row in enumerate(similarity):
-            at = start + offset
-            rivals = row[first_N][text_N[first_N] != text_N[at]]
-            ranks.append(1 + int((rivals > row[at]).sum()))
-    return ranks
+    def meta(self) -> Mapping[str, Any]:
+        """With the threshold that was chosen."""
+        settled = self.config.model_copy(update={"threshold": self.threshold})
+        return {**super().meta(), "config": settled.model_dump(mode="json")}
+
+    def _row(self, text: str, tokenizer: Tokenizer) -> Row:
+        (row, *_) = window_rows(
+            tokenizer.encode(self.config.prefix + text),
+            tokenizer,
+            max_length=self.config.max_length,
+            overlap=0,
+        )
+        return row
+
+    def _target(self, example: TextEmbeddingExample) -> float:
+        """What the loss learns of the score: itself, or the cosine that it means."""
+        score = float(example.score or 0.0)
+        if self.config.objective != "cosine":
+            return score
+        low, high = self.config.score_range
+        return (score - low) / (high - low)
+
+    def _together(self, example: TextEmbeddingExample) -> bool:
+        return example.score is not None and example.score >= self.config.positive_score
+
+    def _gold(self, examples: Sequence[TextEmbeddingExample]) -> NDArray[np.float64]:
+        return np.array([float(self._together(example)) for example in examples])
+
+    def _decided(self, prediction: Prediction) -> Prediction:
+        if self.threshold is None:
+            return prediction
+        return {**prediction, "together": prediction["similarity"] > self.threshold}
 
 
 def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:

@@ -94,7 +94,7 @@ def batches_of(
     """The examples in batches of about equal lengths, as training would make them; always the same ones."""
 
     def featurize(example: Any) -> list[Row]:
-        return task.featurize(example, tokenizer)
+        return task.training_rows(example, tokenizer)
 
     features = features_in_memory(examples, featurize)
     units = measure(features, rows_stay_together=task.rows_stay_together)

@@ -216,9 +216,9 @@ def steps_of_epochs(plan: Plan, config: TrainConfig) -> list[int]:
 def refuse_unknown_labels(task: Task[Any, Any], data: dict[str, Examples[Any]]) -> None:
     problems = [
         Problem(examples.place(i), message)
-        for examples in data.values()
+        for name, examples in data.items()
         for i, example in enumerate(examples)
-        for message in task.label_problems(example)
+        for message in (task.training_problems(example) if name == "train" else task.label_problems(example))
     ]
     if problems:
         raise DataError(f"{len(problems)} labels can't be used:", problems)
@@ -236,7 +236,7 @@ def _features(
     key_parts = [json.dumps(task.meta(), sort_keys=True, ensure_ascii=False), tokenizer.identity]
 
     def featurize(example: Any) -> list[Row]:
-        return task.featurize(example, tokenizer)
+        return task.training_rows(example, tokenizer)
 
     if groups is None:
         with progress.task("tokenising", len(examples), "examples") as step:
