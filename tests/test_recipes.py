@@ -30,6 +30,7 @@ COUNTS = {
     "drcd": {"train": 3_524, "test": 3_493},
     "cmed": {"train": 3_000, "test": 585},
     "lcqmc": {"train": 8_802, "test": 12_500},
+    "funsd": {"train": 149, "test": 50},
     "literature_re_brat": {"train": 30, "test": 9},
     "literature_relations": {"train": 30, "test": 9},
     "msra_ner": {"train": 10_000, "test": 2_000},
@@ -52,6 +53,7 @@ COUNTS = {
 LABELS = {
     "afqmc": {"same", "different"},
     "literature_re_brat": {"Abstract", "Location", "Metric", "Organization", "Person", "Thing", "Time"},
+    "funsd": {"header", "question", "answer"},
     "msra_ner": {"PER", "LOC", "ORG"},
     "resume_ner": {"NAME", "ORG", "TITLE", "EDU", "PRO", "CONT", "RACE", "LOC"},
     "sanwen": {"unknown", "Create", "Use", "Near", "Social", "Located", "Ownership", "General-Special"}

@@ -104,6 +104,8 @@ def as_case(line: Line, number: int) -> Case:
 
 def _judged(line: Line) -> Case:
     gold = line.get("gold") or {}
+    if "links" in line:
+        return _fields_and_links(line, gold)
     if "entities" in line:
         return _spans(line["entities"], gold.get("entities"))
     if "slots" in line:
@@ -211,6 +213,27 @@ def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
         intents["right"] = spans["right"] and intents["right"]
     kinds, labels = (sorted({*spans[key], *intents.get(key, ())}) for key in ("kinds", "labels"))
     return {**spans, **intents, "kinds": kinds, "labels": labels}
+
+
+def _fields_and_links(line: Line, gold: Mapping[str, Any]) -> Case:
+    """Right only if both are."""
+    spans = _spans(line["entities"], gold.get("entities"))
+    wanted = gold.get("links")
+    links = _classes(
+        _joined_fields(line["links"], line["entities"], line["text"]),
+        None if wanted is None else _joined_fields(wanted, gold["entities"], line["text"]),
+    )
+    if spans["right"] is not None and wanted is not None:
+        spans["right"] = spans["right"] and links["right"]
+    kinds = sorted({*spans["kinds"], *(f"link {kind}" for kind in links.get("kinds", ()) if "→" not in kind)})
+    return {**links, **spans, "kinds": kinds}
+
+
+def _joined_fields(
+    links: Sequence[Mapping[str, Any]], entities: Sequence[Mapping[str, Any]], text: str
+) -> list[str]:
+    ends = [text[entity["start"] : entity["end"]] for entity in entities]
+    return [f"({ends[link['key']]} → {ends[link['value']]})" for link in links]
 
 
 def _described(

@@ -29,8 +29,8 @@ class LayoutHead(Head):
     For an encoder that reads no boxes the head has :class:`BoxEmbeddings`, which are added to the embedded words.
 
     Outputs:
-        ``logits`` (B, T, L) of tags; ``keys`` and ``values`` (B, T, D), ``places`` (B, 2, P, P) and ``types`` (B, C, C),
-        of which :func:`page_link_scores` makes scores between any entities. Parts that are left out give nothing.
+        ``logits`` (B, T, L) of tags. ``keys`` and ``values`` (B, T, D), ``places`` (B, 2, P, P), ``types`` (B, C, C):
+        :func:`page_link_scores` makes scores between any entities of them. Parts that are left out give nothing.
 
     Targets:
         ``tags`` (B, T): of words' first tokens, else IGNORE. ``entities`` (B, N, 6): first token, label and the four
