@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModel, LayoutLMConfig, LayoutLMModel, LiltConfig, LiltModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    AutoModel,
+    LayoutLMConfig,
+    LayoutLMModel,
+    LayoutLMv3Config,
+    LayoutLMv3Model,
+    LayoutLMv3Tokenizer,
+    LiltConfig,
+    LiltModel,
+)
 
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, layout_records
@@ -91,8 +101,8 @@ def test_boxes_of_any_unit_become_thousandths() -> None:
     assert in_thousandths((-5, 0, 120, 50), 100, 100) == (0, 0, 1000, 500)
     assert around([(5, 6, 7, 8), (1, 9, 6, 10)]) == (1, 6, 7, 10)
     assert plain((1.0, 2.5, 3, 4)) == [1, 2.5, 3, 4]
-    inches = page("a", width=8.5, height=11)
-    assert inches.thousandths(segments=False) == [(1000, 909, 1000, 1000)]
+    inches = page("a", width=85, height=110)
+    assert inches.thousandths(segments=False) == [(118, 91, 1000, 364)]
     assert "1 boxes reach beyond the page" in inches.guesses[0]
     assert page("a").thousandths(segments=False) == [(10, 10, 90, 40)] and not page("a").guesses
 
@@ -299,7 +309,7 @@ def test_what_the_rows_cannot_say_is_told(tokenizer: Tokenizer) -> None:
     ):
         assert reason in said
     assert task_of().label_problems(odd) == [
-        "entities[4]: label '新' does not occur in the training set, which has ['回答', '标题', '问题']"
+        "entities[4]: label '新' does not occur in the training set, which has 回答, 标题, 问题"
     ]
     (missing,) = task_of().label_problems(page("a", entities=[{"words": [0], "label": "问题"}]))
     assert missing.startswith("links: are missing")
@@ -374,15 +384,31 @@ def lilt_folder(path: Path, texts_from: Path) -> Path:
     tokenizer = load_folder(texts_from)[1]
     tokenizer.save(path)
     config = LiltConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=48, pad_token_id=tokenizer.pad_id, initializer_range=0.3, max_position_embeddings=514,
+        vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, pad_token_id=tokenizer.pad_id, initializer_range=0.3, max_position_embeddings=514,
     )  # fmt: skip
     torch.manual_seed(0)
     LiltModel(config).save_pretrained(path)
     return path
 
 
-@pytest.mark.parametrize("make", [layoutlm_folder, lilt_folder])
+def layoutlmv3_folder(path: Path, texts_from: Path) -> Path:
+    """With its own tokenizer, of bytes, which asks for boxes."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    pieces = [*special, *sorted(ByteLevel.alphabet()), "Ġa", "an"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    LayoutLMv3Tokenizer(vocab=vocabulary, merges=[("Ġ", "a"), ("a", "n")]).save_pretrained(path)
+    config = LayoutLMv3Config(
+        vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        coordinate_size=4, shape_size=8, max_position_embeddings=514, input_size=32, initializer_range=0.3,
+        pad_token_id=1, bos_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LayoutLMv3Model(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("make", [layoutlm_folder, lilt_folder, layoutlmv3_folder])
 def test_encoders_that_read_boxes_get_them(folder: Path, tmp_path: Path, make: Any) -> None:
     task, model, tokenizer = model_of(make(tmp_path / "model", folder))
     assert model.backbone.reads_boxes and model.head.boxes is None
@@ -403,14 +429,26 @@ def test_encoders_that_read_boxes_get_them(folder: Path, tmp_path: Path, make: A
 
 def test_a_layoutlm_is_trained_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
     from toy import toy_config
+    from wenmai.inference.pipeline import pipeline
+    from wenmai.inference.pipeline import task_of as task_of_use
     from wenmai.inference.predictor import load
     from wenmai.training.trainer import train
 
     backbone = layoutlm_folder(tmp_path / "layoutlm", folder)
     run = train(toy_config(tmp_path / "toy", "layout", backbone, epochs=1))
     model, page = load(run), layout_records()[0]
-    assert model(page) == load(run)(page)
+    assert model(page) == load(run)(page) == pipeline("document-layout", model=run)(page)
+    assert task_of_use("form-understanding") == "document_layout"
     assert isinstance(AutoModel.from_pretrained(run / "bundle"), LayoutLMModel)
+
+
+def test_the_doctor_reads_pages(folder: Path, tmp_path: Path) -> None:
+    from toy import toy_config
+    from wenmai.check.doctor import check
+
+    report = check(toy_config(tmp_path, "layout", folder))
+    assert not report.findings, report.findings
+    assert report.splits[0].labels == {"问题": 40, "回答": 40, "标题": 16}
 
 
 def test_every_option_has_an_effect(folder: Path) -> None:
@@ -424,7 +462,7 @@ def test_every_option_has_an_effect(folder: Path) -> None:
         loss, count = model.head.loss(
             model(batch | {"key": torch.zeros(1, dtype=torch.long)}, "train"), batch
         )
-        return round(float(loss), 5), count, sorted(name for name, _ in model.named_parameters())
+        return round(loss.item(), 5), count, sorted(name for name, _ in model.named_parameters())
 
     base = facts()
     changes: dict[str, Any] = {

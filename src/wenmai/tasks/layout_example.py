@@ -74,14 +74,14 @@ class DocumentLayoutExample(Example):
     @classmethod
     def _filled_in(cls, data: object) -> object:
         """The text, and of every entity both its words and its characters."""
-        if not isinstance(data, Mapping) or not isinstance(data.get("words"), Sequence):
+        if not isinstance(data, Mapping) or not isinstance(data.get("words"), list | tuple):
             return data
         texts = [word.get("text") if isinstance(word, Mapping) else None for word in data["words"]]
         if not all(isinstance(text, str) for text in texts):
             return data
         text, places = page_text(texts)
         changed = {**data, "text": text if data.get("text") is None else data["text"]}
-        if isinstance(data.get("entities"), Sequence):
+        if isinstance(data.get("entities"), list | tuple):
             changed["entities"] = [_both_ways(entity, places) for entity in data["entities"]]
         return changed
 
@@ -233,6 +233,6 @@ def _short(text: str, most: int = 40) -> str:
 
 def as_record(item: Any) -> dict[str, Any] | None:
     """The fields of a page without its labels; None if the item is no page."""
-    if not isinstance(item, Mapping) or not isinstance(item.get("words"), Sequence):
+    if not isinstance(item, Mapping) or not isinstance(item.get("words"), list | tuple):
         return None
     return {key: item[key] for key in ("id", "words", "width", "height") if item.get(key) is not None}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wenmai.backbones.boxes import BOX
 from wenmai.backbones.tokenizer import Encoding, Tokenizer
 from wenmai.data.rows import IGNORE, Row, Target
-from wenmai.tasks.layout_example import DocumentLayoutExample, PageEntity
+from wenmai.tasks.layout_example import DocumentLayoutExample
 from wenmai.tasks.sentence_rows import encode_words
 from wenmai.tasks.windows import room_of, rows_at, window_bounds
 from wenmai.text.boxes import THOUSAND, ThousandthBox, around
@@ -122,10 +122,14 @@ def row_targets(
     first = first_words(example)
     begins = [_words_of(row, first) for row in rows]
     if tag_ids is not None:
-        spans = word_spans(example, name_ids)[0]
-        at = {index: place for place, index in enumerate(first.values())}
+        known = tags_from_spans(word_spans(example, name_ids)[0], len(first), scheme)
+        # also those of entities that a window cuts through: each word's tag is known
+        tag_of = {word: tag_ids[tag] for word, tag in zip(first.values(), known, strict=True)}
         for targets, row, words in zip(found, rows, begins, strict=True):
-            targets["tags"] = _tags(row, [(token, at[word]) for token, word in words], spans, tag_ids, scheme)
+            tags = [IGNORE] * len(row)
+            for token, word in words:
+                tags[token] = tag_of[word]
+            targets["tags"] = tags
     if possible is not None:
         held: set[tuple[int, int]] = set()
         learned = _learnable(example, name_ids, possible)
@@ -136,7 +140,7 @@ def row_targets(
             held.update(inside)
             pairs = [(numbers[key], numbers[value]) for key, value in inside]
             targets["links"] = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        if unknown := len(example.links or ()) - len(learned):
+        if unknown := len({(link.key, link.value) for link in example.links or ()}) - len(learned):
             lost.append(f"{unknown} links are between labels that have none in the training set")
         if apart := len(set(learned) - held):
             lost.append(
@@ -157,6 +161,11 @@ def box_of_entity(
     return int(left), int(top), int(right), int(bottom)
 
 
+def head_word(example: DocumentLayoutExample, words: Sequence[int]) -> int:
+    """The first of an entity's words that has a character, which stands for the entity; or just the first."""
+    return next((word for word in words if example.words[word].text), words[0])
+
+
 def _words_of(row: Row, first: Mapping[int, int]) -> list[tuple[int, int]]:
     """First token and number of every word that begins in the row."""
     start, stop = row.content
@@ -165,34 +174,6 @@ def _words_of(row: Row, first: Mapping[int, int]) -> list[tuple[int, int]]:
         for token in range(start, stop)
         if row.offsets[token][0] in first
     ]
-
-
-def _tags(
-    row: Row,
-    words: Sequence[tuple[int, int]],
-    spans: Sequence[Span],
-    tag_ids: Mapping[str, int],
-    scheme: Scheme,
-) -> list[int]:
-    """Ids at the first tokens of words; words of entities that the window cuts through do not count."""
-    tags = [IGNORE] * len(row)
-    if not words:
-        return tags
-    begin, end = words[0][1], words[-1][1] + 1
-    inside = [
-        Span(s.start - begin, s.end - begin, s.label) for s in spans if begin <= s.start and s.end <= end
-    ]
-    known = tags_from_spans(inside, end - begin, scheme)
-    cut = {
-        word
-        for span in spans
-        if span.start < begin < span.end or span.start < end < span.end
-        for word in range(span.start, span.end)
-    }
-    for token, word in words:
-        if word not in cut:
-            tags[token] = tag_ids[known[word - begin]]
-    return tags
 
 
 def _learnable(
@@ -215,12 +196,8 @@ def _entities(
     found: list[tuple[int, ...]] = []
     numbers: dict[int, int] = {}
     for index, entity in enumerate(example.entities or ()):
-        token = _first_token(entity, token_of)
+        token = token_of.get(head_word(example, entity.words))
         if token is not None and entity.label in name_ids:
             numbers[index] = len(found)
             found.append((token, name_ids[entity.label], *box_of_entity(example, entity.words, boxes)))
     return np.array(found, dtype=np.int64).reshape(-1, 6), numbers
-
-
-def _first_token(entity: PageEntity, token_of: Mapping[int, int]) -> int | None:
-    return token_of.get(entity.words[0])
