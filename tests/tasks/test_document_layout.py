@@ -384,8 +384,8 @@ def lilt_folder(path: Path, texts_from: Path) -> Path:
     tokenizer = load_folder(texts_from)[1]
     tokenizer.save(path)
     config = LiltConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, pad_token_id=tokenizer.pad_id, initializer_range=0.3, max_position_embeddings=514,
+        vocab_size=tokenizer.vocab_size, hidden_size=48, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=96, pad_token_id=tokenizer.pad_id, initializer_range=0.3, max_position_embeddings=514,
     )  # fmt: skip
     torch.manual_seed(0)
     LiltModel(config).save_pretrained(path)

@@ -68,7 +68,7 @@ def _without_boxes(pretrained: Any) -> Any:
     """The same rules, for texts: LayoutLMv3's tokenizer, which LiLT has too, wants words and a box for each of them."""
     if "boxes" not in inspect.signature(type(pretrained).__call__).parameters:
         return pretrained
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=pretrained.backend_tokenizer,
         model_max_length=pretrained.model_max_length,
         model_input_names=["input_ids", "attention_mask"],

@@ -83,7 +83,7 @@ class LayoutHead(Head):
         outputs = {} if self.tags is None else self.tags(hidden_BTH, mask_BT)
         if self.links is not None:
             keys, values, places, types = self.links(self.dropout(hidden_BTH))
-            rows = len(hidden_BTH)
+            rows = hidden_BTH.size(0)
             outputs |= {
                 "keys": keys,
                 "values": values,

@@ -13,7 +13,7 @@ from wenmai.data.rows import Row
 from wenmai.heads.layout import page_link_scores
 from wenmai.heads.viterbi import Allowed, hard_transitions, segment_probabilities, viterbi
 from wenmai.tasks.layout_example import DocumentLayoutExample
-from wenmai.tasks.layout_rows import Boxes, box_of_entity, first_words, head_word
+from wenmai.tasks.layout_rows import Boxes, first_words, head_word, seen_boxes
 from wenmai.tasks.task import RowOutputs
 from wenmai.tasks.windows import merge_windows
 from wenmai.text.boxes import around, plain
@@ -101,11 +101,12 @@ class PageOutputs:
         if not usable:
             return []
         chosen = [entities[number] for number in usable]
+        seen = seen_boxes(self.example, boxes)
         at_N = np.array([at[head_word(self.example, entity.words)] for entity in chosen], dtype=np.int64)
         score_NN = page_link_scores(
             {name: self.of_words[name][at_N] for name in ("keys", "values")} | {**self.tables},
             np.array([name_ids[entity.label] for entity in chosen], dtype=np.int64),
-            np.array([box_of_entity(self.example, entity.words, boxes) for entity in chosen], dtype=np.int64),
+            np.array([around(seen[word] for word in entity.words) for entity in chosen], dtype=np.int64),
         )
         return [
             {

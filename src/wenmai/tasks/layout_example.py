@@ -76,8 +76,12 @@ class DocumentLayoutExample(Example):
         """The text, and of every entity both its words and its characters."""
         if not isinstance(data, Mapping) or not isinstance(data.get("words"), list | tuple):
             return data
-        texts = [word.get("text") if isinstance(word, Mapping) else None for word in data["words"]]
-        if not all(isinstance(text, str) for text in texts):
+        texts = [
+            word["text"]
+            for word in data["words"]
+            if isinstance(word, Mapping) and isinstance(word.get("text"), str)
+        ]
+        if len(texts) < len(data["words"]):
             return data
         text, places = page_text(texts)
         changed = {**data, "text": text if data.get("text") is None else data["text"]}

@@ -132,10 +132,10 @@ def row_targets(
             targets["tags"] = tags
     if possible is not None:
         held: set[tuple[int, int]] = set()
-        learned = _learnable(example, name_ids, possible)
+        learned, seen = _learnable(example, name_ids, possible), seen_boxes(example, boxes)
         for targets, words in zip(found, begins, strict=True):
             token_of = {word: token for token, word in words}
-            targets["entities"], numbers = _entities(example, token_of, name_ids, boxes)
+            targets["entities"], numbers = _entities(example, token_of, name_ids, seen)
             inside = [(key, value) for key, value in learned if key in numbers and value in numbers]
             held.update(inside)
             pairs = [(numbers[key], numbers[value]) for key, value in inside]
@@ -150,15 +150,11 @@ def row_targets(
     return list(found), lost
 
 
-def box_of_entity(
-    example: DocumentLayoutExample, words: Sequence[int], boxes: Boxes
-) -> tuple[int, int, int, int]:
-    """In thousandths of the page; all 0 where the model sees no boxes."""
+def seen_boxes(example: DocumentLayoutExample, boxes: Boxes) -> list[ThousandthBox]:
+    """Of each word the box that the model sees; all 0 where it sees none."""
     if boxes == "none":
-        return BEFORE
-    own = example.thousandths(segments=boxes == "segments")
-    left, top, right, bottom = around(own[word] for word in words)
-    return int(left), int(top), int(right), int(bottom)
+        return [BEFORE] * len(example.words)
+    return example.thousandths(segments=boxes == "segments")
 
 
 def head_word(example: DocumentLayoutExample, words: Sequence[int]) -> int:
@@ -190,7 +186,10 @@ def _learnable(
 
 
 def _entities(
-    example: DocumentLayoutExample, token_of: Mapping[int, int], name_ids: Mapping[str, int], boxes: Boxes
+    example: DocumentLayoutExample,
+    token_of: Mapping[int, int],
+    name_ids: Mapping[str, int],
+    seen: Sequence[ThousandthBox],
 ) -> tuple[NDArray[np.int64], dict[int, int]]:
     """The entities that begin in a row (N, 6), and number on the page -> number among these."""
     found: list[tuple[int, ...]] = []
@@ -199,5 +198,6 @@ def _entities(
         token = token_of.get(head_word(example, entity.words))
         if token is not None and entity.label in name_ids:
             numbers[index] = len(found)
-            found.append((token, name_ids[entity.label], *box_of_entity(example, entity.words, boxes)))
+            box = around(seen[word] for word in entity.words)
+            found.append((token, name_ids[entity.label], *map(int, box)))
     return np.array(found, dtype=np.int64).reshape(-1, 6), numbers
