@@ -16,6 +16,7 @@ from wenmai.backbones.load import load_folder
 from wenmai.bundle import save_bundle
 from wenmai.cli import main
 from wenmai.errors import UserError
+from wenmai.evaluation.cases import as_case
 from wenmai.evaluation.evaluate import evaluate
 from wenmai.evaluation.pages import first_pages, is_page, page_figure, write_page
 from wenmai.evaluation.report import save_figures, write_report
@@ -60,6 +61,18 @@ def test_missed_fields_are_dashed() -> None:
     gold = [{"words": [0], "label": "问题"}, {"words": [1], "label": "问题"}]
     assert (dashed(LINE), dashed({**LINE, "gold": {"entities": gold}})) == (0, 1)
     assert not page_figure({**LINE, "entities": [], "links": []}).axes[0].patches
+
+
+def test_a_case_is_right_if_fields_and_links_are() -> None:
+    fields = [{key: entity[key] for key in ("start", "end", "label", "words")} for entity in LINE["entities"]]
+    right = as_case({**LINE, "gold": {"entities": fields, "links": [{"key": 0, "value": 1}]}}, 1)
+    assert (right["right"], right["kinds"], right["predicted"]) == (True, [], "(姓名： → 王明)")
+    turned = as_case({**LINE, "gold": {"entities": fields[::-1], "links": [{"key": 0, "value": 1}]}}, 1)
+    assert (turned["right"], turned["kinds"]) == (False, ["missed link", "spurious link"])
+    assert turned["gold"] == "(王明 → 姓名：)"
+    missed = as_case({**LINE, "links": [], "gold": {"entities": fields[:1], "links": []}}, 1)
+    assert (missed["right"], missed["kinds"], missed["gold"]) == (False, ["spurious"], "(no link)")
+    assert as_case(LINE, 1)["right"] is None
 
 
 def test_pages_are_told_from_other_predictions() -> None:

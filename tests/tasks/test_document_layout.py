@@ -447,7 +447,8 @@ def test_the_doctor_reads_pages(folder: Path, tmp_path: Path) -> None:
     from wenmai.check.doctor import check
 
     report = check(toy_config(tmp_path, "layout", folder))
-    assert not report.findings, report.findings
+    # the toy is its own dev set
+    assert {finding.code for finding in report.findings} <= {"leakage", "duplicates"}, report.findings
     assert report.splits[0].labels == {"问题": 40, "回答": 40, "标题": 16}
 
 

@@ -217,23 +217,33 @@ def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
 
 def _fields_and_links(line: Line, gold: Mapping[str, Any]) -> Case:
     """Right only if both are."""
-    spans = _spans(line["entities"], gold.get("entities"))
-    wanted = gold.get("links")
-    links = _classes(
-        _joined_fields(line["links"], line["entities"], line["text"]),
-        None if wanted is None else _joined_fields(wanted, gold["entities"], line["text"]),
-    )
-    if spans["right"] is not None and wanted is not None:
-        spans["right"] = spans["right"] and links["right"]
-    kinds = sorted({*spans["kinds"], *(f"link {kind}" for kind in links.get("kinds", ()) if "→" not in kind)})
-    return {**links, **spans, "kinds": kinds}
+    case = _spans(line["entities"], gold.get("entities"))
+    found = _linked(line["links"], line["entities"])
+    case["predicted"] = _link_texts(found, line["text"])
+    if gold.get("links") is None:
+        return case
+    wanted = _linked(gold["links"], gold["entities"])
+    wrong = {"missed link": wanted - found, "spurious link": found - wanted}
+    kinds = [kind for kind, links in wrong.items() if links]
+    return {
+        **case,
+        "gold": _link_texts(wanted, line["text"]),
+        "right": case["right"] and not kinds,
+        "kinds": sorted([*case["kinds"], *kinds]),
+    }
 
 
-def _joined_fields(
-    links: Sequence[Mapping[str, Any]], entities: Sequence[Mapping[str, Any]], text: str
-) -> list[str]:
-    ends = [text[entity["start"] : entity["end"]] for entity in entities]
-    return [f"({ends[link['key']]} → {ends[link['value']]})" for link in links]
+def _linked(
+    links: Sequence[Mapping[str, int]], entities: Sequence[Mapping[str, Any]]
+) -> set[tuple[tuple[int, int], tuple[int, int]]]:
+    """The characters of key and value of each link."""
+    places = [(entity["start"], entity["end"]) for entity in entities]
+    return {(places[link["key"]], places[link["value"]]) for link in links}
+
+
+def _link_texts(links: set[tuple[tuple[int, int], tuple[int, int]]], text: str) -> str:
+    shown = [f"({text[slice(*key)]} → {text[slice(*value)]})" for key, value in sorted(links)]
+    return "、".join(shown) or "(no link)"
 
 
 def _described(
