@@ -4,7 +4,7 @@ A page is words with boxes, as optical character recognition gives them. Its tex
 links come in and go out as numbers of words and as characters of that text. Every word is tokenised by itself, so no
 token has two boxes; a word is tagged at its first token.
 
-Encoders that read boxes (LayoutLM, LiLT) get them; to any other the head adds embeddings of them.
+Encoders that read boxes (LayoutLM, LayoutLMv3, LiLT) get them; to any other the head adds embeddings of them.
 """
 
 from __future__ import annotations
