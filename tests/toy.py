@@ -234,7 +234,9 @@ def layout_records() -> list[dict[str, Any]]:
             for line in range(lines) if i % 4 < 2 or label == "问题" else reversed(range(lines)):
                 shown = [("姓名", "住址", "籍贯")[line], "："]
                 if label == "回答":
-                    shown = [PEOPLE[(i + 3 * line) % 8]] if line == 0 else [PLACES[(i + line) % 8], "市"]
+                    shown = (
+                        [PEOPLE[(i + 3 * line) % 8]] if line == 0 else [PLACES[(i + line + i // 8) % 8], "市"]
+                    )
                 left, top = column, 120 + 150 * line
                 first = len(words)
                 for text in shown:
