@@ -174,10 +174,11 @@ class DocumentLayout(Task[DocumentLayoutExample, DocumentLayoutConfig]):
         entities = (
             page.entities(self.tags, self.allowed, self.config.tagging) if self.finds_entities else given
         )
+        width, height = plain(example.size)
         prediction: Prediction = {
             "text": example.text,
-            "width": example.size[0],
-            "height": example.size[1],
+            "width": width,
+            "height": height,
             "words": [
                 {"text": word.text, "start": start, "end": end, "box": plain(word.box)}
                 for word, (start, end) in zip(example.words, example.places, strict=True)
