@@ -232,6 +232,37 @@ def relation_records() -> list[dict[str, Any]]:
     return records
 
 
+def layout_records() -> list[dict[str, Any]]:
+    """Forms of two or three lines, keys first and then all values: which value is whose only the boxes tell."""
+    records = []
+    for i in range(16):
+        lines = 2 + i % 2
+        words: list[dict[str, Any]] = [{"text": "登记表", "box": [300, 10, 480, 40]}]
+        entities: list[dict[str, Any]] = [{"words": [0], "label": "标题"}]
+        for column, label in ((60, "问题"), (420.5, "回答")):
+            # values stand in the order of their lines or against it
+            for line in range(lines) if i % 4 < 2 or label == "问题" else reversed(range(lines)):
+                shown = [("姓名", "住址", "籍贯")[line], "："]
+                if label == "回答":
+                    shown = (
+                        [PEOPLE[(i + 3 * line) % 8]] if line == 0 else [PLACES[(i + line + i // 8) % 8], "市"]
+                    )
+                left, top = column, 120 + 150 * line
+                first = len(words)
+                for text in shown:
+                    right = left + 30 * len(text)
+                    words.append({"text": text, "box": [left, top, right, top + 30]})
+                    left = right
+                for word in words[first:]:
+                    word["segment_box"] = [column, top, left, top + 30]
+                entities.append({"words": [*range(first, len(words))], "label": label, "line": line})
+        at = {(entity["label"], entity.pop("line", None)): n for n, entity in enumerate(entities)}
+        links = [{"key": at["问题", line], "value": at["回答", line]} for line in range(lines)]
+        size = {"width": 800, "height": 600}
+        records.append({"id": f"第{i}页", "words": words, **size, "entities": entities, "links": links})
+    return records
+
+
 TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "ner-crf": ({"name": "ner", "head": "crf"}, ner_records()),
     "ner-softmax": ({"name": "ner", "head": "softmax", "tagging": "BIOES"}, ner_records()),
@@ -270,6 +301,11 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"name": "dependency_parsing", "arc_size": 32, "relation_size": 32, "dropout": 0.1},
         parsing_records(),
     ),
+    "layout": ({"name": "document_layout", "link_size": 16}, layout_records()),
+    "layout-links": (
+        {"name": "document_layout", "parts": ["links"], "boxes": "segments", "link_size": 16},
+        layout_records(),
+    ),
     "embedding": ({"name": "text_embedding"}, embedding_records()),
     "embedding-simcse": (
         {"name": "text_embedding", "objective": "simcse", "evaluate_on": "pairs"},
@@ -290,7 +326,8 @@ ALL_TEXTS = [
     for _, records in TOYS.values()
     for record in records
     for value in record.values()
-    for text in (value if isinstance(value, list) else [value])
+    for item in (value if isinstance(value, list) else [value])
+    for text in ([item.get("text")] if isinstance(item, dict) else [item])
     if isinstance(text, str)
 ]
 

@@ -23,6 +23,7 @@ from wenmai.heads.crf import CRFHead
 from wenmai.heads.global_pointer import MASKED, GlobalPointerHead
 from wenmai.heads.gplinker import GPLinkerHead
 from wenmai.heads.head import IGNORE, Head
+from wenmai.heads.layout import LayoutHead
 from wenmai.heads.marked_pair import (
     OBJECT,
     OBJECT_START,
@@ -125,6 +126,27 @@ def dependency_head(**parts: int) -> DependencyHead:
     )
 
 
+def page(rng: np.random.Generator, length: int) -> dict[str, rows.Target]:
+    """An entity at every second token of the content, linked in a chain; tags at all of them."""
+    tokens = list(range(1, length - 1, 2))
+    corners = np.sort(rng.integers(0, 1001, (len(tokens), 2, 2)), axis=1).reshape(-1, 4)
+    entities = np.column_stack([tokens, rng.integers(0, 2, len(tokens)), corners]).astype(np.int64)
+    chain = np.array([(i, i + 1) for i in range(len(tokens) - 1)], dtype=np.int64).reshape(-1, 2)
+    return {**tags(rng, length), "entities": entities.reshape(-1, 6), "links": chain}
+
+
+def layout_head(tags: int, link_size: int) -> LayoutHead:
+    return LayoutHead(
+        H,
+        tags=tags,
+        link_size=link_size,
+        possible=np.ones((2, 2), dtype=bool),
+        link_weight=0.7,
+        boxes=0,
+        dropout=0.1,
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     build: Callable[[], Head]
@@ -212,6 +234,9 @@ CASES = {
         lambda: CasRelHead(H, L, subject_types=2, conditioning="addition", dropout=0.1), triples
     ),
     "contrastive": Case(lambda: ContrastiveHead(pooling="mean", temperature=0.1, projection=(H, 5)), pair),
+    "layout": Case(lambda: layout_head(L, 4), page),
+    "layout_entities": Case(lambda: layout_head(L, 0), page),
+    "layout_links": Case(lambda: layout_head(0, 4), page),
     "slots": slots(several=False, crf=True, conditioned=False),
     "slots_conditioned": slots(several=False, crf=False, conditioned=True),
     "slots_several": slots(several=True, crf=True, conditioned=True),

@@ -139,6 +139,10 @@ def as_item(task: str, text: str) -> Any:
         return {"question": "谁去开会了？", "context": text}
     if task == "multiple_choice":
         return {"text": text, "choices": ["北京", text]}
+    if task == "document_layout":
+        words = [{"text": text, "box": [10, 10, 990, 40]}]
+        labelled = {"entities": [{"words": [0], "label": "回答"}]} if text else {"entities": []}
+        return {"words": words, **labelled}
     if task == "relation_classification":
         last = {"start": len(text) - 1, "end": len(text)}
         return {"text": text, "subject": {"start": 0, "end": 1}, "object": last}
@@ -161,6 +165,8 @@ def record_without_labels(record: dict[str, Any]) -> Any:
         return (record["text"], record["text_pair"])
     if "subject" in record:
         return {key: record[key] for key in ("text", "subject", "object")}
+    if "width" in record:  # entities are taken as they are where they are not to be found
+        return {key: record[key] for key in ("words", "width", "height", "entities")}
     if "choices" in record:
         return {"text": record["text"], "choices": record["choices"]}
     if "question" in record:

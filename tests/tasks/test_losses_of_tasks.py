@@ -114,6 +114,7 @@ def test_heads_take_r_drop_unless_they_compare_texts_or_hold_no_logits(
 ) -> None:
     configs = [TASKS[name].Config()]
     of_their_own = {"slot_filling": ["intent:问路", "slot:地"], "dependency_parsing": PARSED}
+    of_their_own["document_layout"] = ["回答", "问题", "问题\t回答"]
     labels = of_their_own.get(name, LABELS)
     if name == "ner":
         configs = [TASKS[name].Config(head=head) for head in ("crf", "softmax", "global_pointer")]

@@ -24,6 +24,8 @@ from wenmai.backbones.architecture import (
     position_limit,
     set_dropout,
 )
+from wenmai.backbones.boxes import ARGUMENT as BBOX
+from wenmai.backbones.boxes import with_boxes
 from wenmai.backbones.dropout import RowKeys, batch_keys
 from wenmai.backbones.from_scratch import described, fit_tokenizer, random_model
 from wenmai.backbones.hub import model_folder
@@ -42,7 +44,7 @@ from wenmai.errors import BundleError, UserError
 HEAD_PREFIX = "wenmai_head."
 """Weights of a head in the backbone's ``model.safetensors`` begin so; AutoModel skips unknown names."""
 
-INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "token_type_ids", "position_ids", "bbox")
+INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "token_type_ids", "position_ids", BBOX)
 """What of a batch may be meant for a backbone; the rest are targets."""
 
 
@@ -96,6 +98,11 @@ class Backbone(nn.Module):
     def layers(self) -> nn.ModuleList | None:
         """The layers from the input to the output, if the architecture keeps them in a known place."""
         return encoder_layers(self.model)
+
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether it takes the tokens' boxes on their page (LayoutLM and its kin)."""
+        return BBOX in self.inputs
 
     @cached_property
     def causal(self) -> bool:
@@ -166,6 +173,8 @@ class Backbone(nn.Module):
                 added to the word embeddings; both may be missing.
             read_BT: which hidden states anyone will look at; None: all. The others may come as zeros.
         """
+        if self.reads_boxes:
+            batch = with_boxes(batch)
         if self.care is None or torch.compiler.is_compiling():
             return self._together(batch, read_BT)
         return self.care(self._together, batch)

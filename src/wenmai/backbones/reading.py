@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from wenmai.backbones.roformer import find_words
@@ -60,7 +61,19 @@ def read_tokenizer(folder: Path) -> Any:
             'if vocab.txt is of a BERT, write {"tokenizer_class": "BertTokenizer"} to tokenizer_config.json'
         )
     find_words(pretrained)
-    return pretrained
+    return _without_boxes(pretrained)
+
+
+def _without_boxes(pretrained: Any) -> Any:
+    """The same rules, for texts: LayoutLMv3's tokenizer, which LiLT has too, wants words and a box for each of them."""
+    if "boxes" not in inspect.signature(type(pretrained).__call__).parameters:
+        return pretrained
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=pretrained.backend_tokenizer,
+        model_max_length=pretrained.model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        **pretrained.special_tokens_map,
+    )
 
 
 def refusal(error: Exception) -> str:

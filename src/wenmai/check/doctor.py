@@ -212,8 +212,8 @@ def _guessed(name: str) -> Finding:
     return Finding(
         "info",
         "guessed_places",
-        f"{name}: values whose place in the text the record does not settle",
-        "nothing, if the rule at the rows is right; else give start and end",
+        f"{name}: what records leave open, settled by a rule",
+        "nothing, if the rule at the rows is right; else say it in the record",
     )
 
 

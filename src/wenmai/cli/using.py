@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -143,6 +144,12 @@ def predict(
     prompt: PromptOption = None,
     multi_label: MultiLabelOption = False,
     calibrate: CalibrateOption = None,
+    pages: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder that gets page-N.svg, the N-th page drawn with its fields: for document_layout"
+        ),
+    ] = None,
 ) -> None:
     """Predict for texts or records, one JSON line each.
 
@@ -166,6 +173,8 @@ def predict(
     predictions = predictor.predict_examples(
         as_examples(read_items(file, line_format, encoding), predictor.task)
     )
+    if pages is not None:
+        predictions = _drawn(predictions, pages)
     with progress().task("predicting", None, "lines") as step:
         if output is None:
             for prediction in predictions:
@@ -176,6 +185,15 @@ def predict(
             for prediction in predictions:
                 target.write(written(prediction))
                 step.advance()
+
+
+def _drawn(predictions: Iterator[Any], folder: Path) -> Iterator[Any]:
+    """The same predictions, each once its page is drawn."""
+    from wenmai.evaluation.pages import write_page
+
+    for number, prediction in enumerate(predictions, start=1):
+        write_page(prediction, folder, number)
+        yield prediction
 
 
 @app.command()

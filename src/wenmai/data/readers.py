@@ -10,6 +10,7 @@ from wenmai.data.brat import scan_brat
 from wenmai.data.conll import scan_conll
 from wenmai.data.conllu import scan_conllu
 from wenmai.data.fields import apply_reading
+from wenmai.data.forms import ANNOTATIONS, form_format, scan_funsd, scan_xfund
 from wenmai.data.hidden_pair import scan_hidden_pair
 from wenmai.data.json_files import json_file_is_lines, scan_json, scan_jsonl
 from wenmai.data.lines import missing
@@ -38,7 +39,7 @@ ENDINGS: dict[str, Format] = {
 }
 
 ANNOTATION_FORMATS: frozenset[Format] = frozenset(
-    {"label_studio", "doccano", "brat", "cluener", "squad", "cmrc", *FORMATS}
+    {"label_studio", "doccano", "brat", "cluener", "squad", "cmrc", "funsd", "xfund", *FORMATS}
 )
 """Formats whose fields the tool chose, not the user: a task takes those it knows."""
 
@@ -94,10 +95,13 @@ def source_format(source: Source) -> Format:
             return "brat"
         if (path / TOKENS).exists():
             return "parallel"
+        if (path / ANNOTATIONS).is_dir():
+            return "funsd"
         names = ", ".join(sorted(child.name for child in path.iterdir())[:5])
         raise unreadable(
             source.path,
-            f"is a folder without .ann files (brat), {TOKENS} (parallel) or dataset_info.json: name a file; "
+            f"is a folder without .ann files (brat), {TOKENS} (parallel), {ANNOTATIONS}/ (funsd) or dataset_info.json: "
+            "name a file; "
             f"it holds {names}",
         )
     ending = path.suffix.lower()
@@ -105,7 +109,7 @@ def source_format(source: Source) -> Format:
         raise unreadable(
             source.path,
             f"the ending {ending!r} tells no format: set data.format to jsonl, json, csv, tsv, conll, conllu, text, "
-            "parquet, label_studio, doccano, cluener, hidden_pair, squad, cmrc, spo_list or triple_list",
+            "parquet, label_studio, doccano, cluener, hidden_pair, squad, cmrc, spo_list, triple_list or xfund",
         )
     found = ENDINGS[ending]
     if found == "text" and source.delimiter:
@@ -154,6 +158,10 @@ def _scan(source: Source, found: Format) -> Scanned:
             return scan_cmrc(path, encoding)
         case "spo_list" | "triple_list":
             return scan_triples(path, encoding, listed=found)
+        case "funsd":
+            return scan_funsd(path, encoding)
+        case "xfund":
+            return scan_xfund(path, encoding)
         case "auto":
             raise AssertionError("source_format tells the format")
 
@@ -162,7 +170,8 @@ def _checked_shape(records: Scanned) -> Scanned:
     """Stops at a record that is in an annotation tool's or a data set's form, which no task would understand."""
     for record in records:
         if isinstance(record, Record):
-            name = wrong_format(record.data) or question_format(record.data) or triple_format(record.data)
+            shapes = (wrong_format, question_format, triple_format, form_format)
+            name = next((found for shape in shapes if (found := shape(record.data))), None)
             if name:
                 raise unreadable(
                     record.place, f"this record is in the form of {name}: set data.format: {name}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Format = Literal[
     "auto", "jsonl", "json", "csv", "tsv", "conll", "conllu", "text", "parquet", "dataset",
     "label_studio", "doccano", "brat", "cluener", "parallel", "hidden_pair", "squad", "cmrc",
-    "spo_list", "triple_list",
+    "spo_list", "triple_list", "funsd", "xfund",
 ]  # fmt: skip
 
 

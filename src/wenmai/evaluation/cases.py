@@ -110,6 +110,8 @@ def as_case(line: Line, number: int) -> Case:
 
 def _judged(line: Line) -> Case:
     gold = line.get("gold") or {}
+    if "links" in line:
+        return _fields_and_links(line, gold)
     if "entities" in line:
         return _spans(line["entities"], gold.get("entities"))
     if "slots" in line:
@@ -228,6 +230,37 @@ def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
         intents["right"] = spans["right"] and intents["right"]
     kinds, labels = (sorted({*spans[key], *intents.get(key, ())}) for key in ("kinds", "labels"))
     return {**spans, **intents, "kinds": kinds, "labels": labels}
+
+
+def _fields_and_links(line: Line, gold: Mapping[str, Any]) -> Case:
+    """Right only if both are."""
+    case = _spans(line["entities"], gold.get("entities"))
+    found = _linked(line["links"], line["entities"])
+    case["predicted"] = _link_texts(found, line["text"])
+    if gold.get("links") is None:
+        return case
+    wanted = _linked(gold["links"], gold["entities"])
+    wrong = {"missed link": wanted - found, "spurious link": found - wanted}
+    kinds = [kind for kind, links in wrong.items() if links]
+    return {
+        **case,
+        "gold": _link_texts(wanted, line["text"]),
+        "right": case["right"] and not kinds,
+        "kinds": sorted([*case["kinds"], *kinds]),
+    }
+
+
+def _linked(
+    links: Sequence[Mapping[str, int]], entities: Sequence[Mapping[str, Any]]
+) -> set[tuple[tuple[int, int], tuple[int, int]]]:
+    """The characters of key and value of each link."""
+    places = [(entity["start"], entity["end"]) for entity in entities]
+    return {(places[link["key"]], places[link["value"]]) for link in links}
+
+
+def _link_texts(links: set[tuple[tuple[int, int], tuple[int, int]]], text: str) -> str:
+    shown = [f"({text[slice(*key)]} → {text[slice(*value)]})" for key, value in sorted(links)]
+    return "、".join(shown) or "(no link)"
 
 
 def _trees(line: Line, gold: Mapping[str, Any]) -> Case:

@@ -201,7 +201,7 @@ def prediction_line(
 ) -> dict[str, Any]:
     """A line of ``predictions.jsonl``: the prediction with ``gold`` and ``seen``, see :func:`evaluate`."""
     line = dict(prediction)
-    gold = example.model_dump(mode="json", exclude_none=True, exclude=_input_fields(type(example)))
+    gold = example.model_dump(mode="json", exclude_none=True, exclude={"id", *example.inputs()})
     if example.labelled and gold:
         line["gold"] = gold
         inventory = task.inventory([example]) if known else set()
@@ -237,11 +237,6 @@ def _written(
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             step.advance()
             yield prediction
-
-
-def _input_fields(example_type: type[Example]) -> set[str]:
-    """What a record must have even without labels: its texts, which the prediction repeats anyway."""
-    return {name for name, field in example_type.model_fields.items() if field.is_required()} | {"id"}
 
 
 def labelled_examples(

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from wenmai.errors import UserError
 from wenmai.evaluation import canvas, inside, plots
+from wenmai.evaluation.cases import read_predictions
+from wenmai.evaluation.pages import first_pages, page_figure
 from wenmai.evaluation.runs import Run
 
 Draw = Callable[[], Figure]
@@ -35,6 +37,9 @@ INSIDE: dict[str, Literal["outputs", "gradients"]] = {"activations": "outputs", 
 MOST_BARS = 24
 """Beside each other; more would stand too close for their names and values, and are drawn below each other."""
 
+MOST_PAGES = 3
+"""Drawn as they look, of predictions about pages."""
+
 AXIS_NAMES = {
     "entity_length": "characters in the entity",
     "number_of_slots": "slots in the text",
@@ -47,6 +52,8 @@ AXIS_NAMES = {
     "choices": "number of choices",
     "answer_length": "characters in the answer",
     "answer_start": "first character of the answer",
+    "entity_words": "words in the entity",
+    "link": "labels of key and value",
 }
 
 
@@ -75,6 +82,8 @@ def figures_of(run: Run) -> dict[str, Draw]:
         found["confusion"] = partial(plots.confusion_heatmap, metrics["confusion"])
     if any(part["count"] for part in metrics.get("calibration", {}).get("bins", [])):
         found["calibration"] = partial(plots.calibration_plot, metrics["calibration"])
+    for number, page in enumerate(first_pages(read_predictions(run.shown.predictions), MOST_PAGES), start=1):
+        found[f"page_{number}"] = partial(page_figure, page)
     return found
 
 

@@ -24,6 +24,11 @@ UNITS = {
 """What a task finds in a text, one and several; ``entity`` where it is not here."""
 
 
+PAGE_NOTE = (
+    "Fields that were found, in the colour of their label; dashed: missed. Arrows lead from keys to values."
+)
+
+
 def header(runs: Sequence[Run]) -> str:
     """The title, and for a single run its most important numbers."""
     tasks = sorted({str(run.settings["task"]["name"]) for run in runs if "task" in run.settings})
@@ -118,6 +123,9 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
         parts.append(f"<section><{level}>{title}</{level}>{drawn}</section>")
     if evaluation.metrics.get("labels"):
         parts.append(f"<section><{level}>By label</{level}>{_labels(evaluation, figures)}</section>")
+    if pages := [name for name in figures if name.startswith("page_")]:
+        drawn = "".join(_figure(figures[name], PAGE_NOTE) for name in pages)
+        parts.append(f"<section><{level}>The first pages</{level}>{drawn}</section>")
     if "confusion" in figures or "calibration" in figures:
         parts.append(
             f"<section><{level}>Confusion and confidence</{level}>{_mistakes(evaluation, figures)}</section>"

@@ -59,6 +59,11 @@ class Head(nn.Module, ABC):
         """
         return None
 
+    def added_to_words(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """What the head knows of tokens beside their ids, such as their place on a page: (B, T, E), which is added to
+        the encoder's word embeddings, E wide. None: nothing."""
+        return None
+
     def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
         """Outputs for the loss; a head overrides this where the targets make them cheaper (masked LM)."""
         return self.of_batch(hidden_BTH, mask_BT, batch)

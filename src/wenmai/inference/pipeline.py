@@ -39,6 +39,7 @@ KNOWN_AS = {
     "triple-extraction": "relation_extraction",
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
+    "form-understanding": "document_layout",
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from wenmai.tasks.causal_lm import CausalLM
 from wenmai.tasks.dependency_parsing import DependencyParsing
+from wenmai.tasks.document_layout import DocumentLayout
 from wenmai.tasks.masked_lm import MaskedLM
 from wenmai.tasks.multiple_choice import MultipleChoice
 from wenmai.tasks.ner import Ner
@@ -30,6 +31,7 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
         RelationExtraction,
         QuestionAnswering,
         MultipleChoice,
+        DocumentLayout,
         TextEmbedding,
         MaskedLM,
         CausalLM,

@@ -30,6 +30,10 @@ class Model(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], purpose: Purpose = "predict") -> Outputs:
         """Outputs for prediction, for the loss (which a head may compute from targets only), or for scoring."""
+        added_BTE = self.head.added_to_words(batch)
+        if added_BTE is not None:
+            # beside what adversarial training adds
+            batch = {**batch, "perturbation": added_BTE + batch.get("perturbation", 0.0)}
         hidden_BTH = self.backbone(batch, self.head.tokens_read(batch, purpose))
         mask_BT = batch["attention_mask"]
         with self.backbone.keyed(batch):

@@ -62,6 +62,12 @@ class Example(BaseModel):
     def length(self) -> int:
         """Characters, for slices by length."""
 
+    @classmethod
+    def inputs(cls) -> set[str]:
+        """The fields that a prediction repeats and that are no gold: those that a record must have even without labels,
+        its texts."""
+        return {name for name, field in cls.model_fields.items() if field.is_required()}
+
 
 class TaskConfig(BaseModel):
     """The ``task:`` section; every task adds its own keys."""
