@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +13,9 @@ from wenmai.cli.app import (
     REPORT,
     AsJson,
     BundleFolder,
+    Part,
     app,
+    note,
     numbers,
     print_json,
     print_metrics,
@@ -28,7 +31,10 @@ def evaluate(
     reading: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="how to read it: format=conll")
     ] = None,
-    split: Annotated[str, typer.Option(help="name of the results: evaluation/SPLIT")] = "test",
+    part: Part = None,
+    split: Annotated[
+        str, typer.Option(help="name of the results: evaluation/SPLIT, with --part evaluation/PART-SPLIT")
+    ] = "test",
     output: Annotated[Path | None, typer.Option(help="folder of the results; default: in the run")] = None,
     slices: Annotated[
         str, typer.Option(help="where text lengths are cut, in characters")
@@ -43,7 +49,15 @@ def evaluate(
     from wenmai.evaluation.evaluate import evaluate as score
 
     source = load_source(data, reading or [])
-    metrics = score(bundle, source, split=split, output=output, slices=numbers(slices), progress=progress())
+    metrics = score(
+        bundle,
+        source,
+        part=part,
+        split=split,
+        output=output,
+        slices=numbers(slices),
+        progress=progress(),
+    )
     if as_json:
         print_json(metrics)
     else:
@@ -100,6 +114,7 @@ def compare(
 def predict(
     bundle: BundleFolder,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="texts or JSONL; - is standard input")] = "-",
+    part: Part = None,
     line_format: Annotated[
         Literal["auto", "text", "jsonl"], typer.Option("--format", help="what a line of FILE is")
     ] = "auto",
@@ -116,24 +131,28 @@ def predict(
     """
     from wenmai.atomic import writing
     from wenmai.inference.input import as_examples, read_items
-    from wenmai.inference.output import writer
+    from wenmai.inference.output import Passes, writer
     from wenmai.inference.predictor import load
 
-    predictor = load(bundle)
+    predictor = load(bundle, part=part)
     written = writer(output_format, predictor.task)
     predictions = predictor.predict_examples(
         as_examples(read_items(file, line_format, encoding), predictor.task)
     )
-    with progress().task("predicting", None, "lines") as step:
-        if output is None:
-            for prediction in predictions:
+    passes = Passes()
+    with (
+        progress().task("predicting", None, "lines") as step,
+        nullcontext() if output is None else writing(output) as target,
+    ):
+        for prediction in predictions:
+            if target is None:
                 print(written(prediction), end="")
-                step.advance()
-            return
-        with writing(output) as target:
-            for prediction in predictions:
+            else:
                 target.write(written(prediction))
-                step.advance()
+            passes.saw(prediction)
+            step.advance()
+    if passes.alone:
+        note(str(passes))
 
 
 @app.command()

@@ -8,12 +8,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from wenmai.config.parts import PartConfig
 from wenmai.config.problems import sections_of
 from wenmai.config.tree import RunConfig, changed
 from wenmai.config.tune import Dimension
 from wenmai.errors import ConfigError, Problem
 
-SEARCHABLE = ("task", "backbone", "train", "precision", "data.train")
+SEARCHABLE = ("task", "tasks", "mixing", "backbone", "train", "precision", "data.train")
 DECIDED = ("train.seeds", "train.metric_for_best_model", "train.eval_examples")
 """What trials must have in common to be comparable, or what the search itself decides."""
 
@@ -106,10 +107,16 @@ def _kinds(config: RunConfig, key: str) -> set[Any]:
     """The types that a key takes; none if there is no such key."""
     *names, last = key.split(".")
     record: type[BaseModel] = RunConfig
+    part = config.parts.get("")
+    if names[:1] == ["tasks"] and len(names) > 1:
+        part = config.tasks.get(names[1])
+        record, names = PartConfig, names[2:]
+        if part is None:
+            return set()
     for depth, name in enumerate(names):
         inner: Mapping[str, type[BaseModel]] = sections_of(record)
-        if depth == 0 and name == "task":
-            record = type(config.task)
+        if depth == 0 and name == "task" and part is not None:
+            record = type(part.task)
         elif name in inner:
             record = inner[name]
         else:

@@ -17,6 +17,7 @@ from wenmai.inference.predictor import Predictor, load
 from wenmai.metrics.calibration import calibration
 from wenmai.metrics.scores import Interval, Scores, Values
 from wenmai.progress import SILENT, Progress
+from wenmai.tasks.multi_task import MultiTask
 from wenmai.tasks.task import Example, Prediction, Task
 from wenmai.version import __version__
 
@@ -28,6 +29,7 @@ def evaluate(
     bundle: Path | str,
     data: Source | str | Path | Sequence[Example],
     *,
+    part: str | None = None,
     split: str = "test",
     output: Path | None = None,
     known: Path | None = None,
@@ -45,7 +47,8 @@ def evaluate(
     Args:
         bundle: a bundle, or a run folder that has one.
         data: where to read examples, or the examples themselves.
-        split: name of the results.
+        part: of a bundle of several tasks, the name of the one whose data this is.
+        split: name of the results; those of one of several tasks are called ``TASK-SPLIT``.
         output: the folder that gets ``evaluation/``; default: the bundle's run.
         known: the inventory of the training set, a JSON list; default: ``known.json`` of the run, if any.
         slices: lower edges of the text lengths that are scored apart, in characters, from 0.
@@ -60,9 +63,14 @@ def evaluate(
     slice_names(slices)
     folder = bundle_folder(Path(bundle))
     run = folder.parent if (folder.parent / "config.yaml").is_file() else None
-    target = _results_folder(output or run, split, folder)
+    predictor = load(folder, part=part, device=device)
+    _refuse_several(predictor, bundle)
+    target = _results_folder(output or run, f"{part}-{split}" if part else split, folder)
     inventory = _inventory(known or (run / "known.json" if run else None), must_exist=known is not None)
-    predictor = load(folder, device=device)
+    if part:
+        inventory = frozenset(
+            item.removeprefix(f"{part}/") for item in inventory if item.startswith(f"{part}/")
+        )
     examples, name = _examples(data, predictor.task)
     predictions = list(_written(predictor, examples, inventory, target / "predictions.jsonl", progress))
     scores = evaluate_predictions(
@@ -70,6 +78,7 @@ def evaluate(
     )
     report = {
         "task": predictor.task.name,
+        **({"part": part} if part else {}),
         "split": split,
         **scores,
         "unexpressible": sum(
@@ -205,6 +214,14 @@ def _examples(
     if not any(example.labelled for example in data):
         raise UserError(f"none of the {len(data)} examples has labels to score against: predict needs none")
     return data, None
+
+
+def _refuse_several(predictor: Predictor, bundle: Path | str) -> None:
+    if isinstance(predictor.task, MultiTask):
+        raise UserError(
+            f"{bundle}: holds several tasks, and data is of one: name it with --part (part=... in Python): "
+            f"{', '.join(predictor.task.tasks)}"
+        )
 
 
 def _results_folder(output: Path | None, split: str, bundle: Path) -> Path:

@@ -13,6 +13,7 @@ from wenmai.inference.features import FeatureExtractor
 from wenmai.inference.predictor import Predictor
 from wenmai.tasks import TASKS
 from wenmai.tasks.masked_lm import MaskedLM
+from wenmai.tasks.multi_task import MultiTask
 from wenmai.tasks.task import Prediction
 
 FEATURES = "feature-extraction"
@@ -127,6 +128,7 @@ def pipeline(
     task: str,
     model: str | Path,
     *,
+    part: str | None = None,
     device: str | int = "auto",
     top_k: int | None = None,
     targets: Sequence[str] | None = None,
@@ -141,6 +143,7 @@ def pipeline(
             answered with all there are.
         model: a bundle or run folder or the name of a shipped model; for ``feature-extraction`` also any model folder
             or hub name.
+        part: of a model of several tasks, the name of the one that is meant, where more than one is of this use.
         device: ``auto``, ``cpu``, ``cuda:1``; or a number as transformers takes it, -1 for the CPU.
         top_k, targets: see :class:`Pipeline`.
         pooling, normalize, tokens: of ``feature-extraction``, see :class:`FeatureExtractor`.
@@ -151,14 +154,16 @@ def pipeline(
     wanted = task_of(task)
     where = device if isinstance(device, str) else "cpu" if device < 0 else f"cuda:{device}"
     features = {"pooling": pooling, "normalize": normalize, "tokens": tokens}
-    ranking = {"top_k": top_k, "targets": targets}
+    ranking = {"top_k": top_k, "targets": targets, "part": part}
     for name, value in (features if wanted is not None else ranking).items():
         if value is not None:
             raise UserError(f"{name}: is no option of pipeline({task!r}); leave it out")
     if wanted is None:
         given: dict[str, Any] = {name: value for name, value in features.items() if value is not None}
         return FeatureExtractor(model, device=where, **given)
-    predictor = Predictor(model, device=where)
+    predictor = Predictor(model, part=part, device=where)
+    if isinstance(predictor.task, MultiTask):
+        predictor = predictor.part(_the_part(predictor.task, wanted, task, model))
     if predictor.task.name != wanted:
         fit = " or ".join(f"pipeline({name!r})" for name in uses_of(predictor.task.name))
         raise UserError(
@@ -166,6 +171,23 @@ def pipeline(
             f"{fit}, or train a {wanted} model on it (backbone.model: {model})"
         )
     return Pipeline(predictor, top_k=top_k, targets=targets)
+
+
+def _the_part(several: MultiTask, wanted: str, use: str, model: str | Path) -> str:
+    """The one of several tasks that a use means.
+
+    Raises:
+        UserError: none is of this kind, or more than one.
+    """
+    fitting = [name for name, task in several.tasks.items() if task.name == wanted]
+    if len(fitting) == 1:
+        return fitting[0]
+    held = ", ".join(f"{name} ({task.name})" for name, task in several.tasks.items())
+    if not fitting:
+        raise UserError(f"{model}: has no task for pipeline({use!r}), which needs {wanted}; it has {held}")
+    raise UserError(
+        f"{model}: has several tasks for pipeline({use!r}): {', '.join(fitting)}; name one: part={fitting[0]!r}"
+    )
 
 
 def task_of(use: str) -> str | None:
