@@ -292,8 +292,12 @@ def toy_config(folder: Path, name: str, backbone: Path, **train: Any) -> RunConf
     """The configuration of a run in ``folder`` on a toy set, which serves as train and dev.
 
     Args:
+        name: of the set; ``multi-task``: four of them, one with a loss over all pairs of a step.
         backbone: folder of an encoder; see :func:`backbone_of`.
     """
+    if name == "multi-task":
+        toys = {**MULTI, "vectors": "embedding"}
+        return multi_task_config(folder, backbone, toys, mixing={"batches_per_step": 3}, **train)
     folder.mkdir(parents=True, exist_ok=True)
     task, records = TOYS[name]
     data = str(write_jsonl(folder / "data.jsonl", records))

@@ -243,7 +243,9 @@ def _validated(tree: dict[str, Any], place: Callable[[Key], str]) -> tuple[RunCo
 
 
 def _problems(tree: dict[str, Any], place: Callable[[Key], str]) -> RunConfig | dict[Key, Problem]:
-    checked, sections, found = dict(tree), {}, {}
+    checked = dict(tree)
+    sections: dict[str, type[BaseModel]] = {}
+    found: dict[Key, Problem] = {}
     if isinstance(tree.get("tasks"), dict):
         checked["tasks"] = {}
         for name, entry in tree["tasks"].items():

@@ -32,8 +32,9 @@ def shares(count_P: Ints, temperature: float) -> NDArray[np.float64]:
     """
     # through logarithms, so that no number of units is too large
     log_P = np.log(count_P.astype(np.float64)) / temperature
-    share_P: NDArray[np.float64] = np.exp(log_P - log_P.max())
-    return share_P / share_P.sum()
+    weight_P = np.exp(log_P - log_P.max())
+    share_P: NDArray[np.float64] = weight_P / weight_P.sum()
+    return share_P
 
 
 def joined_units(parts: Sequence[Units]) -> Units:
@@ -87,20 +88,23 @@ class MixedPlan:
         """How many units of each task an epoch has; together N, but for rounding."""
         count_P = np.diff(self.first_P)
         wanted_P = np.rint(shares(count_P, self.temperature) * len(self.units))
-        return np.maximum(1, wanted_P).astype(np.int64).tolist()
+        return [max(1, int(wanted)) for wanted in wanted_P]
 
     def micro_batches(self, step: Ints) -> list[Ints]:
-        """A step's units in the parts that go through the model one by one, each of one task."""
+        """A step's units in the parts that go through the model one by one, each of one task.
+
+        Several batches of one task go together as far as they fit into the budget of a step: one with short rows and
+        one with long rows may not, as padding counts.
+        """
+        tokens = self.size.micro_tokens
+        if tokens is None and self.size.micro_examples is None:
+            tokens = self.size.tokens
         found: list[Ints] = []
         part_S = self.part_of(step)
         for part in np.unique(part_S).tolist():
             own = step[part_S == part]
-            if self.size.micro_tokens is None and self.size.micro_examples is None:
-                found.append(own)
-                continue
             own = own[np.argsort(self.units.longest_N[self.unit_of(own)], kind="stable")]
-            pieces = self._pieces(own, self.size.micro_tokens, self.size.micro_examples)
-            found += [own[piece] for piece in pieces]
+            found += [own[piece] for piece in self._pieces(own, tokens, self.size.micro_examples or len(own))]
         return found
 
     def tokens(self, step: Ints) -> int:
@@ -156,8 +160,8 @@ class MixedPlan:
         return found
 
     def _pieces(self, units: Ints, tokens: int | None, examples: int | None) -> list[Ints]:
-        """Places in ``units``, in runs within the budget."""
-        return cut(np.arange(len(units)), self._measured(units), tokens, examples)
+        """Places in ``units``, in runs within the budget: so many tokens, or without it so many units."""
+        return cut(np.arange(len(units)), self._measured(units), tokens, None if tokens else examples)
 
     def _measured(self, units: Ints) -> Units:
         number = self.unit_of(units)

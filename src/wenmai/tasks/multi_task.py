@@ -26,6 +26,7 @@ from wenmai.errors import UserError
 from wenmai.heads.head import Head
 from wenmai.heads.multi_task import MultiTaskHead, wanted
 from wenmai.metrics.multi_task import MEAN, MultiTaskScores
+from wenmai.metrics.scores import Scores
 from wenmai.tasks import TASKS
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
 
@@ -37,7 +38,7 @@ def name_problem(name: str) -> str | None:
     """Why a task can't be called so: its name is part of keys, file names and names of parameters."""
     if not NAME.fullmatch(name):
         return f"'{name}' can't name a task: take letters, digits, _ and -"
-    if hasattr(nn.ModuleDict, name):
+    if hasattr(nn.ModuleDict(), name):
         return f"'{name}' can't name a task: PyTorch uses this name itself; take another"
     return None
 
@@ -245,7 +246,8 @@ class MultiTask(Task[MultiTaskExample, MultiTaskConfig]):
         """Of examples of one task each."""
         task_N = np.zeros(len(examples), dtype=np.int64)
         place_N = np.zeros(len(examples), dtype=np.int64)
-        names, scores = [], {}
+        names: list[str] = []
+        scores: dict[str, Scores] = {}
         for name, task in self.tasks.items():
             own = [i for i, example in enumerate(examples) if name in example.tasks]
             if own:
