@@ -84,10 +84,16 @@ def test_every_task_has_a_recipe() -> None:
     assert {load_config(CHECKOUT / "recipes" / f"{task}.yaml").task.name for task in TASKS} == set(TASKS)
 
 
-def test_the_recipe_of_several_tasks_reads_its_files(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_of_several_tasks_reads_its_files(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(CHECKOUT)
     parts = load_config(CHECKOUT / "recipes" / "multi_task.yaml").parts
-    assert [part.task.name for part in parts.values()] == ["ner", "text_classification", "text_classification"]
+    assert [part.task.name for part in parts.values()] == [
+        "ner",
+        "text_classification",
+        "text_classification",
+    ]
     for part in parts.values():
         source = part.data.source("train")
         assert source is not None

@@ -254,6 +254,7 @@ def test_settled_scores_of_a_joined_set(several: Predictor) -> None:
 
 def test_what_a_configuration_of_several_tasks_says(tmp_path: Path) -> None:
     from wenmai.config.pages import starter
+    from wenmai.config.space import axes
     from wenmai.errors import ConfigError
 
     def problems(text: str) -> list[str]:
@@ -296,6 +297,17 @@ def test_what_a_configuration_of_several_tasks_says(tmp_path: Path) -> None:
         "mixing is for several tasks" in line
         for line in problems(f"task: {{name: ner}}\ndata: {{train: x}}\nmixing: {{}}\n{rest}")
     )
+    space = "tune: {space: {tasks.a.weight: {low: 0.5, high: 2}, mixing.temperature: {choices: [1, 2]}, "
+    several = tmp_path / "several.yaml"
+    tuned = f"{space}tasks.a.task.max_length: {{low: 32, high: 64}}}}}}\n"
+    several.write_text(f"tasks: {{a: {good}}}\nmixing: {{}}\n{tuned}{rest}", encoding="utf-8")
+    assert [axis.whole for axis in axes(load_config(several))] == [False, False, True]
+    for key in ("tasks.a.data.dev", "tasks.b.weight"):
+        several.write_text(
+            f"tasks: {{a: {good}}}\n{space}{key}: {{choices: [1, 2]}}}}}}\n{rest}", encoding="utf-8"
+        )
+        with pytest.raises(ConfigError, match=rf"tune.space.{key}|tasks.b"):
+            axes(load_config(several))
     path = tmp_path / "start.yaml"
     path.write_text(starter("multi_task"), encoding="utf-8")
     assert list(load_config(path, ["tasks.topics.data.train=mine.jsonl"]).tasks) == ["entities", "topics"]

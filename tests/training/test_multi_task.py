@@ -111,7 +111,7 @@ def test_gradients_are_the_sum_of_those_of_each_task_alone(
         with model.backbone.keyed(batch):
             outputs = own.training_outputs(hidden, batch["attention_mask"], batch)
         loss, terms = own.loss(outputs, batch)
-        losses[name] = float(loss) / terms
+        losses[name] = float(loss.detach()) / terms
         share = WEIGHTS[name] * tokens[name] / sum(tokens.values())
         total += share * losses[name]
         (loss / terms * share).backward()

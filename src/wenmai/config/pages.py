@@ -187,7 +187,8 @@ def reference_page() -> str:
     parts += ["## `tune:`\n", "Read by `wenmai tune` only.\n", _table(TuneConfig)]
     parts += [
         "### `tune.space.KEY:`\n",
-        "Every key of the sections `task`, `backbone` and `train`, and `precision` and `data.train`, can be searched. "
+        "Every key of the sections `task`, `backbone`, `train` and `mixing`, and `precision` and `data.train`, can be "
+        "searched; of several tasks also `tasks.NAME.weight` and the keys of `tasks.NAME.task`. "
         "`low` and `high`, or `choices`, must be given.\n",
         _table(Dimension),
     ]

@@ -14,7 +14,9 @@ from wenmai.config.tree import RunConfig, changed
 from wenmai.config.tune import Dimension
 from wenmai.errors import ConfigError, Problem
 
-SEARCHABLE = ("task", "tasks", "mixing", "backbone", "train", "precision", "data.train")
+SEARCHABLE = ("task", "backbone", "train", "precision", "data.train", "mixing")
+OF_A_TASK = ("task", "weight", "data.train")
+"""The same below ``tasks.NAME``."""
 DECIDED = ("train.seeds", "train.metric_for_best_model", "train.eval_examples")
 """What trials must have in common to be comparable, or what the search itself decides."""
 
@@ -59,6 +61,9 @@ def axes(config: RunConfig) -> list[Axis]:
 
 
 def _forbidden(key: str) -> str | None:
+    _, _, own = key.removeprefix("tasks.").partition(".")
+    if key.startswith("tasks."):
+        return None if _below(own, OF_A_TASK) else f"can't be searched; of a task {', '.join(OF_A_TASK)} can"
     if not _below(key, SEARCHABLE):
         return f"can't be searched; searchable are the keys of {', '.join(SEARCHABLE)}"
     return "must be the same in all trials, or they can't be compared" if _below(key, DECIDED) else None
