@@ -198,7 +198,7 @@ def test_evaluation_is_by_task(run: Path, several: Predictor) -> None:
     assert metrics["task"] == "text_classification" and metrics["part"] == "opinions"
     assert (run / "evaluation" / "opinions-all" / "metrics.json").is_file()
     metrics = wenmai.evaluate(run, run.parent / "entities.jsonl", part="entities", resamples=10)
-    assert metrics["slices"]["seen_in_training"]["seen"]["support"] > 0, "the inventory is the task's own"
+    assert metrics["slices"]["seen"]["seen"]["support"] > 0, "the inventory is the task's own"
 
 
 def test_command_line(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
