@@ -253,7 +253,8 @@ def test_settled_scores_of_a_joined_set(several: Predictor) -> None:
 
 
 def test_what_a_configuration_of_several_tasks_says(tmp_path: Path) -> None:
-    from wenmai.config.pages import starter
+    from wenmai.config import MixingConfig, PartConfig
+    from wenmai.config.pages import keys_of, starter
     from wenmai.config.space import axes
     from wenmai.errors import ConfigError
 
@@ -309,5 +310,7 @@ def test_what_a_configuration_of_several_tasks_says(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=rf"tune.space.{key}|tasks.b"):
             axes(load_config(several))
     path = tmp_path / "start.yaml"
-    path.write_text(starter("multi_task"), encoding="utf-8")
+    text = starter("multi_task")
+    assert all(f"{key.name}: {key.default}" in text for key in [*keys_of(PartConfig), *keys_of(MixingConfig)])
+    path.write_text(text, encoding="utf-8")
     assert list(load_config(path, ["tasks.topics.data.train=mine.jsonl"]).tasks) == ["entities", "topics"]
