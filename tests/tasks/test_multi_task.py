@@ -203,6 +203,7 @@ def test_evaluation_is_by_task(run: Path, several: Predictor) -> None:
 
 def test_command_line(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     config = str(run.parent / "config.yaml")
+    assert load_config(run / "config.yaml") == load_config(config)
     assert main(["check", config, "--json"]) in (0, 2)
     report = json.loads(capsys.readouterr().out)
     assert [split["name"] for split in report["splits"]][:2] == ["entities/train", "entities/dev"]
