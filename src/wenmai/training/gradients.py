@@ -91,6 +91,7 @@ class Step:
         real tokens, times its weight: on average over an epoch that gives the same gradient however tasks are put
         together to steps. The result is the mean already, so its number of terms is 1.
         """
+        assert self.parameters, "gradients of several tasks are scaled one by one"
         own = {name: [batch for batch in self.batches if wanted(name) in batch] for name in head.tasks}
         tokens = dict(zip(own, self.parallel.sums(*map(_real_tokens, own.values())), strict=True))
         total, whole = sum(tokens.values()), 0.0
