@@ -96,11 +96,28 @@ def test_every_recipe_loads_and_explains_itself(path: Path) -> None:
     config = load_config(path)
     assert Path(config.output).parts[0] == "runs" and Path(config.output).name == path.stem
     assert path.read_text(encoding="utf-8").startswith("# ")
-    assert config.data.dev is not None or config.data.split.dev > 0, "the best model is chosen on dev"
+    assert config.has_dev, "the best model is chosen on dev"
 
 
 def test_every_task_has_a_recipe() -> None:
     assert {load_config(CHECKOUT / "recipes" / f"{task}.yaml").task.name for task in TASKS} == set(TASKS)
+
+
+def test_the_recipe_of_several_tasks_reads_its_files(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    parts = load_config(CHECKOUT / "recipes" / "multi_task.yaml").parts
+    assert [part.task.name for part in parts.values()] == [
+        "ner",
+        "text_classification",
+        "text_classification",
+    ]
+    for part in parts.values():
+        source = part.data.source("train")
+        assert source is not None
+        first = source.model_copy(update={"rows": (0, 50)})
+        assert len(read_examples(first, TASKS[part.task.name].Example, require_labels=True)) == 50
 
 
 def test_the_corpora_are_those_that_were_counted() -> None:

@@ -347,8 +347,12 @@ def toy_config(folder: Path, name: str, backbone: Path, **train: Any) -> RunConf
     """The configuration of a run in ``folder`` on a toy set, which serves as train and dev.
 
     Args:
+        name: of the set; ``multi-task``: four of them, one with a loss over all pairs of a step.
         backbone: folder of an encoder; see :func:`backbone_of`.
     """
+    if name == "multi-task":
+        toys = {**MULTI, "vectors": "embedding"}
+        return multi_task_config(folder, backbone, toys, mixing={"batches_per_step": 3}, **train)
     folder.mkdir(parents=True, exist_ok=True)
     task, records = TOYS[name]
     data = str(write_jsonl(folder / "data.jsonl", records))
@@ -360,6 +364,48 @@ def toy_config(folder: Path, name: str, backbone: Path, **train: Any) -> RunConf
         "device": "cpu",
         "trackers": [],
         "output": str(folder / "run"),
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
+    return load_config(path)
+
+
+MULTI = {"entities": "ner-crf", "opinions": "classification", "pairs": "matching"}
+"""The toy sets of a run of several tasks: two that predict for a text, one for a pair."""
+
+
+def multi_task_config(
+    folder: Path,
+    backbone: Path,
+    toys: dict[str, str] | None = None,
+    *,
+    mixing: dict[str, Any] | None = None,
+    weights: dict[str, float] | None = None,
+    records: dict[str, list[dict[str, Any]]] | None = None,
+    **train: Any,
+) -> RunConfig:
+    """The configuration of a run of several toy sets, each train and dev of its task.
+
+    Args:
+        toys: name of a task -> toy set; default: :data:`MULTI`.
+        records: of a task, instead of its toy set's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = {}
+    for name, toy in (toys or MULTI).items():
+        task, own = TOYS[toy]
+        data = str(write_jsonl(folder / f"{name}.jsonl", (records or {}).get(name, own)))
+        tasks[name] = {"task": {"max_length": 64, **task}, "data": {"train": data, "dev": data}}
+        if weights:
+            tasks[name]["weight"] = weights[name]
+    tree = {
+        "tasks": tasks,
+        "backbone": {"model": str(backbone)},
+        "train": {"learning_rate": 3e-3, "examples_per_step": 8, "warmup_steps": 0.1, **train},
+        "device": "cpu",
+        "trackers": [],
+        "output": str(folder / "run"),
+        **({"mixing": mixing} if mixing else {}),
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")

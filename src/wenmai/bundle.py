@@ -21,8 +21,10 @@ from wenmai.backbones.load import HEAD_PREFIX, load_folder
 from wenmai.backbones.shipped import shipped_folder, shipped_models
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
 from wenmai.errors import BundleError, UserError
+from wenmai.heads.multi_task import MultiTaskHead
 from wenmai.tasks import TASKS
 from wenmai.tasks.model import Model
+from wenmai.tasks.multi_task import MultiTask
 from wenmai.tasks.task import Task
 from wenmai.version import __version__
 
@@ -39,6 +41,28 @@ class Bundle:
     task: Task[Any, Any]
     tokenizer: Tokenizer
     model: Model
+
+
+def part_of(bundle: Bundle, name: str | None) -> Bundle:
+    """One task of a bundle of several, as if it were alone; the weights are shared. None: the bundle as it is.
+
+    Raises:
+        BundleError: there is no such task.
+    """
+    if name is None:
+        return bundle
+    tasks = bundle.task.tasks if isinstance(bundle.task, MultiTask) else {}
+    if name not in tasks:
+        held = (
+            f"holds the tasks {', '.join(tasks)}"
+            if tasks
+            else f"holds one task, {bundle.task.name}, without a name"
+        )
+        raise BundleError(f"{bundle.folder}: has no task {name!r}; it {held}")
+    head = bundle.model.head
+    assert isinstance(head, MultiTaskHead)
+    model = Model(bundle.model.backbone, head.heads[name]).eval()
+    return Bundle(bundle.folder, tasks[name], bundle.tokenizer, model)
 
 
 def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tokenizer) -> None:
@@ -160,9 +184,10 @@ def _read_manifest(folder: Path) -> tuple[Task[Any, Any], Normalization]:
                 f"{path}: format {version} was written by wenmai {manifest.get('wenmai')}, this is {__version__}, "
                 f"which reads formats up to {FORMAT}: upgrade wenmai"
             )
-        if meta["name"] not in TASKS:
-            raise BundleError(f"{path}: task {meta['name']!r} is unknown; known are {sorted(TASKS)}")
-        task_type = TASKS[meta["name"]]
+        known: dict[str, type[Task[Any, Any]]] = {**TASKS, MultiTask.name: MultiTask}
+        if meta["name"] not in known:
+            raise BundleError(f"{path}: task {meta['name']!r} is unknown; known are {sorted(known)}")
+        task_type = known[meta["name"]]
         return task_type(task_type.Config.model_validate(meta["config"]), meta["labels"]), manifest[
             "normalize"
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -102,10 +103,13 @@ def metrics_table(metrics: Mapping[str, object]) -> Table:
 def report_panels(report: Report) -> RenderableType:
     """What the doctor found: counts, lengths, and every finding with its places and remedy."""
     parts: list[RenderableType] = [_splits_table(report)]
-    if any(split.labels for split in report.splits):
-        parts.append(_labels_table(report))
-    if any(split.lengths for split in report.splits):
-        parts.append(_lengths_table(report))
+    # several tasks have splits of their own, with other labels and other texts
+    for _, splits in groupby(report.splits, key=lambda split: split.name.rpartition("/")[0]):
+        own = Report(list(splits))
+        if any(split.labels for split in own.splits):
+            parts.append(_labels_table(own))
+        if any(split.lengths for split in own.splits):
+            parts.append(_lengths_table(own))
     parts += [_finding_text(finding) for finding in report.findings]
     counts = report.counts()
     verdict = ", ".join(

@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 
 from wenmai.backbones.load import Backbone, load_backbone
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.check.findings import Finding, Findings, Report, SplitFacts
+from wenmai.check.findings import Finding, Findings, Report, SplitFacts, joined
 from wenmai.check.repetitions import Seen, find_leakage, find_repetitions
 from wenmai.check.unknown import unknown_characters, unknown_tokens
-from wenmai.config import RunConfig
+from wenmai.config import PartConfig, RunConfig
 from wenmai.data.examples import Examples
 from wenmai.data.split import load_splits
 from wenmai.errors import UserError
 from wenmai.progress import SILENT, Progress
 from wenmai.tasks import TASKS
 from wenmai.tasks.model import with_own_tokens
-from wenmai.tasks.task import Example, Task
+from wenmai.tasks.task import Example, Task, TaskConfig
 from wenmai.text.spans import Span, overlapping
 
 INPUT_FIELDS = ("text", "text_pair", "question", "context", "choices", "anchor", "positive", "negatives")
@@ -49,20 +50,22 @@ def check(config: RunConfig, *, progress: Progress = SILENT) -> Report:
     Raises:
         UserError: the data can't be read at all.
     """
-    report = Report()
-    found = Findings()
-    with TemporaryDirectory() as folder:
-        splits = _load(config, Path(folder), found)
-        _look(config, splits, report, found, progress)
-    report.findings = found.all()
-    return report
+    reports = {}
+    for name, part in config.parts.items():
+        report, found = Report(), Findings()
+        with TemporaryDirectory() as folder:
+            splits = _load(part, Path(folder), found)
+            _look(part, config.backbone, splits, report, found, progress)
+        report.findings = found.all()
+        reports[name] = report
+    return joined(reports) if config.tasks else reports[""]
 
 
-def _load(config: RunConfig, cache: Path, found: Findings) -> dict[str, Examples[Any]]:
-    tolerant = config.data.model_copy(update={"on_error": "skip"})
-    example = TASKS[config.task.name].Example
+def _load(part: PartConfig, cache: Path, found: Findings) -> dict[str, Examples[Any]]:
+    tolerant = part.data.model_copy(update={"on_error": "skip"})
+    example = TASKS[part.task.name].Example
     splits = load_splits(tolerant, example, cache=cache, output=None, require_labels=False)
-    skipped = config.data.on_error == "skip"
+    skipped = part.data.on_error == "skip"
     finding = Finding(
         "warning" if skipped else "error",
         "bad_rows",
@@ -77,7 +80,8 @@ def _load(config: RunConfig, cache: Path, found: Findings) -> dict[str, Examples
 
 
 def _look(
-    config: RunConfig,
+    part: PartConfig,
+    encoder: BackboneConfig,
     splits: dict[str, Examples[Any]],
     report: Report,
     found: Findings,
@@ -86,7 +90,7 @@ def _look(
     seen = []
     for name, rows in splits.items():
         with progress.task(f"checking {name}", len(rows), "rows") as step:
-            facts, split = _read(name, rows, config, found, step.advance)
+            facts, split = _read(name, rows, part.task, found, step.advance)
         report.splits.append(facts)
         seen.append(split)
         find_repetitions(split, found)
@@ -95,22 +99,20 @@ def _look(
             find_leakage(first, second, found)
     _balance(report.splits[0], found)
     try:
-        backbone, tokenizer = load_backbone(config.backbone)
+        backbone, tokenizer = load_backbone(encoder)
     except UserError as error:
         remedy = "see above; nothing was tokenized"
-        found.add(
-            "", Finding("error", "backbone", str(error), remedy), "backbone.model", config.backbone.title
-        )
+        found.add("", Finding("error", "backbone", str(error), remedy), "backbone.model", encoder.title)
         return
-    _against_model(config, splits, report, backbone, tokenizer, found, progress)
+    _against_model(part.task, encoder, splits, report, backbone, tokenizer, found, progress)
 
 
 def _read(
-    name: str, rows: Examples[Any], config: RunConfig, found: Findings, advance: Callable[[], None]
+    name: str, rows: Examples[Any], task: TaskConfig, found: Findings, advance: Callable[[], None]
 ) -> tuple[SplitFacts, Seen]:
     """One pass over a split: everything that a row shows by itself."""
     facts, split = SplitFacts(name, examples=len(rows)), Seen(name, rows)
-    nested = config.task.model_dump().get("nested")
+    nested = task.model_dump().get("nested")
     labels: Counter[str] = Counter()
     measured = array("L")
     for index, example in enumerate(rows):
@@ -268,7 +270,8 @@ def _balance(train: SplitFacts, found: Findings) -> None:
 
 
 def _against_model(
-    config: RunConfig,
+    settings: TaskConfig,
+    encoder: BackboneConfig,
     splits: dict[str, Examples[Any]],
     report: Report,
     backbone: Backbone,
@@ -277,30 +280,30 @@ def _against_model(
     progress: Progress,
 ) -> None:
     """What the task and its backbone make of the rows: unknown labels, lost labels, unknown tokens, windows."""
-    if config.task.max_length > tokenizer.max_length:
+    if settings.max_length > tokenizer.max_length:
         finding = Finding(
             "error",
             "max_length",
-            f"task.max_length is {config.task.max_length}, the backbone reads {tokenizer.max_length} tokens at most",
+            f"task.max_length is {settings.max_length}, the backbone reads {tokenizer.max_length} tokens at most",
             f"set task.max_length to {tokenizer.max_length} or less, or give the model more (backbone.positions)",
         )
         found.add("", finding, "task.max_length")
-    longer = config.backbone.positions
-    if longer is not None and config.task.max_length < longer.to:
+    longer = encoder.positions
+    if longer is not None and settings.max_length < longer.to:
         finding = Finding(
             "warning",
             "unused_positions",
-            f"backbone.positions.to is {longer.to}, but rows have {config.task.max_length} tokens at most",
-            f"set task.max_length to {longer.to}, or backbone.positions.to to {config.task.max_length}",
+            f"backbone.positions.to is {longer.to}, but rows have {settings.max_length} tokens at most",
+            f"set task.max_length to {longer.to}, or backbone.positions.to to {settings.max_length}",
         )
         found.add("", finding, "task.max_length")
-    task_class: Any = TASKS[config.task.name]
+    task_class: Any = TASKS[settings.name]
     try:
-        labels = task_class.collect_labels(config.task, _labelled(splits["train"]))
+        labels = task_class.collect_labels(settings, _labelled(splits["train"]))
     except UserError as error:
         found.add("train", Finding("error", "no_classes", str(error), "see above"), "train")
         return
-    task: Task[Any, Any] = task_class(config.task, labels)
+    task: Task[Any, Any] = task_class(settings, labels)
     tokenizer = with_own_tokens(task, backbone, tokenizer)
     for facts in report.splits:
         rows = splits[facts.name]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "info"]
@@ -92,5 +93,25 @@ class Findings:
         self._found.setdefault((split, finding.code), finding).at(place, detail)
 
     def all(self) -> list[Finding]:
-        severities = ("error", "warning", "info")
-        return sorted(self._found.values(), key=lambda finding: severities.index(finding.severity))
+        return _worst_first(self._found.values())
+
+
+def joined(reports: Mapping[str, Report]) -> Report:
+    """The reports of several tasks as one: their splits are called ``TASK/SPLIT``, their findings say the task."""
+    return Report(
+        splits=[
+            replace(split, name=f"{name}/{split.name}")
+            for name, own in reports.items()
+            for split in own.splits
+        ],
+        findings=_worst_first(
+            replace(finding, message=f"{name}: {finding.message}")
+            for name, own in reports.items()
+            for finding in own.findings
+        ),
+    )
+
+
+def _worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    severities = ("error", "warning", "info")
+    return sorted(findings, key=lambda finding: severities.index(finding.severity))

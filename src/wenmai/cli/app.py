@@ -34,6 +34,9 @@ Overrides = Annotated[
 BundleFolder = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="a run folder, its bundle/, or a shipped model")
 ]
+Part = Annotated[
+    str | None, typer.Option(help="of a model of several tasks, the name of one; default: all of them")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
 

@@ -140,16 +140,18 @@ def verify_resume(
 
 
 def _final_scores(settings: RunConfig, run: Path) -> dict[str, Any]:
-    """Scores the best model on dev and test, as far as there are any, and draws the report."""
-    from wenmai.data.split import load_splits
+    """Scores the best model on dev and test of each task, as far as there are any, and draws the report."""
     from wenmai.evaluation.evaluate import evaluate as score
     from wenmai.evaluation.report import write_report
-    from wenmai.tasks import TASKS
+    from wenmai.training.task_data import read_parts
 
-    splits = load_splits(settings.data, TASKS[settings.task.name].Example, cache=None, output=None)
-    scored = [name for name in ("dev", "test") if name in splits]
     metrics: dict[str, Any] = {
-        name: score(run, splits[name], split=name, progress=progress()) for name in scored
+        f"{name} {split}" if name else split: score(
+            run, splits[split], part=name or None, split=split, progress=progress()
+        )
+        for name, splits in read_parts(settings, cache=None, output=None).items()
+        for split in ("dev", "test")
+        if split in splits
     }
     write_report([run], run / REPORT)
     return metrics

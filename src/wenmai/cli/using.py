@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,9 @@ from wenmai.cli.app import (
     REPORT,
     AsJson,
     BundleFolder,
+    Part,
     app,
+    note,
     numbers,
     print_json,
     print_metrics,
@@ -37,7 +40,10 @@ def evaluate(
     reading: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="how to read it: format=conll")
     ] = None,
-    split: Annotated[str, typer.Option(help="name of the results: evaluation/SPLIT")] = "test",
+    part: Part = None,
+    split: Annotated[
+        str, typer.Option(help="name of the results: evaluation/SPLIT, with --part evaluation/PART-SPLIT")
+    ] = "test",
     output: Annotated[Path | None, typer.Option(help="folder of the results; default: in the run")] = None,
     slices: Annotated[
         str, typer.Option(help="where text lengths are cut, in characters")
@@ -73,7 +79,7 @@ def evaluate(
             predictor, source, split=split, output=output, slices=cut, progress=shown
         )
     else:
-        metrics = score(bundle, source, split=split, output=output, slices=cut, progress=shown)
+        metrics = score(bundle, source, part=part, split=split, output=output, slices=cut, progress=shown)
     if as_json:
         print_json(metrics)
     else:
@@ -130,6 +136,7 @@ def compare(
 def predict(
     bundle: BundleFolder,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="texts or JSONL; - is standard input")] = "-",
+    part: Part = None,
     line_format: Annotated[
         Literal["auto", "text", "jsonl"], typer.Option("--format", help="what a line of FILE is")
     ] = "auto",
@@ -158,7 +165,7 @@ def predict(
     """
     from wenmai.atomic import writing
     from wenmai.inference.input import as_examples, read_items
-    from wenmai.inference.output import writer
+    from wenmai.inference.output import Passes, writer
     from wenmai.inference.predictor import load
 
     predictor = zero_shot(
@@ -168,23 +175,27 @@ def predict(
         prompt=prompt,
         multi_label=multi_label,
         calibrate=calibrate,
-    ) or load(bundle)
+    ) or load(bundle, part=part)
     written = writer(output_format, predictor.task)
     predictions = predictor.predict_examples(
         as_examples(read_items(file, line_format, encoding), predictor.task)
     )
     if pages is not None:
         predictions = _drawn(predictions, pages)
-    with progress().task("predicting", None, "lines") as step:
-        if output is None:
-            for prediction in predictions:
+    passes = Passes()
+    with (
+        progress().task("predicting", None, "lines") as step,
+        nullcontext() if output is None else writing(output) as target,
+    ):
+        for prediction in predictions:
+            if target is None:
                 print(written(prediction), end="")
-                step.advance()
-            return
-        with writing(output) as target:
-            for prediction in predictions:
+            else:
                 target.write(written(prediction))
-                step.advance()
+            passes.saw(prediction)
+            step.advance()
+    if passes.alone:
+        note(str(passes))
 
 
 def _drawn(predictions: Iterator[Any], folder: Path) -> Iterator[Any]:

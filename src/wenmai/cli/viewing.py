@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wenmai.cli.app import AsJson, BundleFolder, Overrides, app, note, print_json, print_rich, progress
+from wenmai.cli.app import AsJson, BundleFolder, Overrides, Part, app, note, print_json, print_rich, progress
 
 
 @app.command()
@@ -53,6 +53,7 @@ def inspect(
     reading: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="how to read it: format=conll")
     ] = None,
+    part: Part = None,
     modules: Annotated[
         list[str] | None,
         typer.Option(help="pattern of module names, may be repeated; default: layers, activations, head"),
@@ -75,6 +76,7 @@ def inspect(
     content = inspect_run(
         run,
         None if data is None else load_source(data, reading or []),
+        part=part,
         patterns=modules,
         examples=examples,
         backward=not no_backward,

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wenmai.config.parts import MixingConfig, PartConfig, task_section
     from wenmai.config.train import AdversarialConfig, Steps, TrainConfig
     from wenmai.config.tree import (
         SPLITS,
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
         load_config,
         load_source,
         save_config,
-        task_section,
     )
     from wenmai.config.tune import Dimension, TuneConfig
 
@@ -23,6 +23,8 @@ __all__ = [
     "SPLITS",
     "AdversarialConfig",
     "Dimension",
+    "MixingConfig",
+    "PartConfig",
     "RunConfig",
     "Steps",
     "TrainConfig",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(["MixingConfig", "PartConfig", "task_section"], "wenmai.config.parts"),
     **dict.fromkeys(["AdversarialConfig", "Steps", "TrainConfig"], "wenmai.config.train"),
     **dict.fromkeys(["Dimension", "TuneConfig"], "wenmai.config.tune"),
 }

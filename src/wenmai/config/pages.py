@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wenmai.backbones.settings import BackboneConfig, PositionsConfig
+from wenmai.config.parts import MixingConfig, PartConfig
 from wenmai.config.problems import near_miss, record_of
 from wenmai.config.train import AdversarialConfig, TrainConfig
 from wenmai.config.tree import SPLITS, RunConfig
@@ -21,6 +22,7 @@ from wenmai.config.tune import Dimension, TuneConfig
 from wenmai.data.sources import DataConfig, Reading, Split
 from wenmai.errors import UserError
 from wenmai.tasks import TASKS
+from wenmai.tasks.multi_task import MultiTask
 
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
 _BOUNDS = {Gt: ("gt", ">"), Ge: ("ge", "≥"), Lt: ("lt", "<"), Le: ("le", "≤")}
@@ -68,8 +70,11 @@ def starter(task: str) -> str:
     Raises:
         UserError: there is no such task.
     """
+    if task == MultiTask.name:
+        return _several_tasks()
     if task not in TASKS:
-        raise UserError(f"unknown task '{task}'; {near_miss(task, list(TASKS))}allowed: {', '.join(TASKS)}")
+        known = [*TASKS, MultiTask.name]
+        raise UserError(f"unknown task '{task}'; {near_miss(task, known)}allowed: {', '.join(known)}")
     record_form = (TASKS[task].Example.__doc__ or "").strip().split("\n")[0].replace("``", "")
     lines = [
         f"# A {task} run. Next: wenmai check FILE, then wenmai train FILE. What stands behind # shows the defaults.",
@@ -94,6 +99,14 @@ def starter(task: str) -> str:
         "  # split:  # parts of the training file to hold out, where no file of their own is named",
         *_optional(Split, indent="  #   "),
         "",
+        *_common(task),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _common(name: str) -> list[str]:
+    """The sections that do not depend on the task."""
+    return [
         "train:",
         "  epochs: 3",
         *_optional(TrainConfig, leave_out={"epochs"}),
@@ -105,8 +118,36 @@ def starter(task: str) -> str:
         "#   space: {train.learning_rate: {low: 1.0e-5, high: 1.0e-4, log: true}}",
         *_optional(TuneConfig, leave_out={"space"}, indent="#   "),
         "",
-        f"output: runs/{task}  # folder of the run",
-        *_optional(RunConfig, leave_out={"output"}, indent="# "),
+        f"output: runs/{name}  # folder of the run",
+        *_optional(RunConfig, leave_out={"output", "tasks"}, indent="# "),
+    ]
+
+
+def _several_tasks() -> str:
+    """A configuration of two tasks to start from."""
+    sections = []
+    for name, task in (("entities", "ner"), ("topics", "text_classification")):
+        sections += [
+            f"  {name}:  # the name of a task here is that of its head, its scores and its answers",
+            f"    task: {{name: {task}}}  # wenmai init {task} shows all keys of its sections task and data",
+            f"    data: {{train: data/{name}/train.jsonl, dev: data/{name}/dev.jsonl}}",
+            *_optional(PartConfig, indent="    # "),
+        ]
+    lines = [
+        "# A run of several tasks. Next: wenmai check FILE, then wenmai train FILE. What stands behind # shows the "
+        "defaults.",
+        "",
+        "tasks:",
+        *sections,
+        "",
+        "# mixing:",
+        *_optional(MixingConfig, indent="#   "),
+        "",
+        "backbone:",
+        "  model: wenmai-tiny-zh  # or e5-small, a folder, a name on the Hugging Face hub",
+        *_optional(BackboneConfig, leave_out={"model"}),
+        "",
+        *_common(MultiTask.name),
     ]
     return "\n".join(lines) + "\n"
 
@@ -117,6 +158,15 @@ def reference_page() -> str:
     parts += ["## `task:`\n", "`name` decides which other keys are allowed.\n"]
     for name, task in TASKS.items():
         parts += [f"### `name: {name}`\n", _table(task.Config)]
+    parts += [
+        "## `tasks.NAME:`\n",
+        "Several tasks for one encoder, instead of `task:` and `data:`, which every one of them has for itself "
+        "([multi-task.md](multi-task.md)): `task`, `data`, and\n",
+        _table(PartConfig),
+        "## `mixing:`\n",
+        "How several tasks share the steps.\n",
+        _table(MixingConfig),
+    ]
     parts += ["## `backbone:`\n", _table(BackboneConfig)]
     parts += [
         "### `backbone.positions:`\n",
@@ -137,7 +187,8 @@ def reference_page() -> str:
     parts += ["## `tune:`\n", "Read by `wenmai tune` only.\n", _table(TuneConfig)]
     parts += [
         "### `tune.space.KEY:`\n",
-        "Every key of the sections `task`, `backbone` and `train`, and `precision` and `data.train`, can be searched. "
+        "Every key of the sections `task`, `backbone`, `train` and `mixing`, and `precision` and `data.train`, can be "
+        "searched; of several tasks also `tasks.NAME.weight` and the keys of `tasks.NAME.task`. "
         "`low` and `high`, or `choices`, must be given.\n",
         _table(Dimension),
     ]

@@ -8,12 +8,15 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from wenmai.config.parts import PartConfig
 from wenmai.config.problems import sections_of
 from wenmai.config.tree import RunConfig, changed
 from wenmai.config.tune import Dimension
 from wenmai.errors import ConfigError, Problem
 
-SEARCHABLE = ("task", "backbone", "train", "precision", "data.train")
+SEARCHABLE = ("task", "backbone", "train", "precision", "data.train", "mixing")
+OF_A_TASK = ("task", "weight", "data.train")
+"""The same below ``tasks.NAME``."""
 DECIDED = ("train.seeds", "train.metric_for_best_model", "train.eval_examples")
 """What trials must have in common to be comparable, or what the search itself decides."""
 
@@ -58,6 +61,9 @@ def axes(config: RunConfig) -> list[Axis]:
 
 
 def _forbidden(key: str) -> str | None:
+    _, _, own = key.removeprefix("tasks.").partition(".")
+    if key.startswith("tasks."):
+        return None if _below(own, OF_A_TASK) else f"can't be searched; of a task {', '.join(OF_A_TASK)} can"
     if not _below(key, SEARCHABLE):
         return f"can't be searched; searchable are the keys of {', '.join(SEARCHABLE)}"
     return "must be the same in all trials, or they can't be compared" if _below(key, DECIDED) else None
@@ -106,10 +112,16 @@ def _kinds(config: RunConfig, key: str) -> set[Any]:
     """The types that a key takes; none if there is no such key."""
     *names, last = key.split(".")
     record: type[BaseModel] = RunConfig
+    part = config.parts.get("")
+    if names[:1] == ["tasks"] and len(names) > 1:
+        part = config.tasks.get(names[1])
+        record, names = PartConfig, names[2:]
+        if part is None:
+            return set()
     for depth, name in enumerate(names):
         inner: Mapping[str, type[BaseModel]] = sections_of(record)
-        if depth == 0 and name == "task":
-            record = type(config.task)
+        if depth == 0 and name == "task" and part is not None:
+            record = type(part.task)
         elif name in inner:
             record = inner[name]
         else:

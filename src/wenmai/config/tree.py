@@ -7,26 +7,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wenmai.atomic import write_text
 from wenmai.backbones.settings import BackboneConfig
-from wenmai.config.problems import Key, describe, key_text, near_miss
+from wenmai.config.checking import MISSING, STAND_IN, checked_part, checked_task
+from wenmai.config.parts import MixingConfig, PartConfig, TaskSection, names_are_usable
+from wenmai.config.problems import Key, describe, key_text
 from wenmai.config.train import TrainConfig
 from wenmai.config.tune import TuneConfig
 from wenmai.config.yaml_file import dump_yaml, parse_yaml, read_yaml
 from wenmai.data.sources import DataConfig, Source
 from wenmai.errors import ConfigError, Problem
-from wenmai.tasks import TASKS
-from wenmai.tasks.task import TaskConfig
 
 SPLITS = ("train", "dev", "test")
 
@@ -36,29 +28,18 @@ Tracker = Literal[
 ]
 
 
-def task_section(value: object) -> object:
-    """The ``task:`` section as the record of the task it names; what names no task is left as it is.
-
-    Raises:
-        ValueError: there is no such task.
-    """
-    if not isinstance(value, Mapping) or "name" not in value:
-        return value
-    name = value["name"]
-    if name not in TASKS:
-        hint = near_miss(str(name), list(TASKS))
-        raise ValueError(f"unknown task '{name}'; {hint}allowed: {', '.join(TASKS)}")
-    return TASKS[name].Config.model_validate(value)
-
-
 class RunConfig(BaseModel):
     """Everything that decides what a run does; saved with the run as ``config.yaml``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Annotated[SerializeAsAny[TaskConfig], BeforeValidator(task_section)]
+    task: TaskSection | None = None
     backbone: BackboneConfig
-    data: DataConfig
+    data: DataConfig | None = None
+    tasks: Annotated[dict[str, PartConfig], AfterValidator(names_are_usable)] = Field(
+        default={}, description="several tasks for one encoder, instead of `task` and `data`: name -> section"
+    )
+    mixing: MixingConfig | None = None
     train: TrainConfig = TrainConfig()
     tune: TuneConfig | None = Field(default=None, description="what `wenmai tune` searches; default: nothing")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -73,12 +54,37 @@ class RunConfig(BaseModel):
     seed: int = Field(default=42, ge=0, description="of everything that is drawn")
     output: str = Field(description="folder of the run")
 
+    @property
+    def parts(self) -> dict[str, PartConfig]:
+        """The tasks by name; of a run of a single task the one, under the empty name."""
+        if self.task is None or self.data is None:
+            return self.tasks
+        return {"": PartConfig(task=self.task, data=self.data)}
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether there is a dev set, of one task at least."""
+        return any(part.data.dev is not None or part.data.split.dev > 0 for part in self.parts.values())
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        for name in ("dev", "test"):
-            if getattr(self.data, name) is not None and getattr(self.data.split, name) > 0:
-                raise ValueError(f"data.{name} and data.split.{name} exclude each other: remove one of them")
-        if self.train.early_stopping_patience and self.data.dev is None and not self.data.split.dev:
+        given = [name for name in ("task", "data") if getattr(self, name) is not None]
+        if self.tasks and given:
+            raise ValueError(
+                f"tasks and {' and '.join(given)} exclude each other: a task belongs under one of them"
+            )
+        if not self.tasks and len(given) < 2:
+            raise ValueError("a run needs task and data, or tasks: name -> {task, data}")
+        if self.mixing is not None and not self.tasks:
+            raise ValueError("mixing is for several tasks (tasks: name -> {task, data}): remove it")
+        for part, section in self.parts.items():
+            for name in ("dev", "test"):
+                if getattr(section.data, name) is not None and getattr(section.data.split, name) > 0:
+                    key = f"tasks.{part}.data" if part else "data"
+                    raise ValueError(
+                        f"{key}.{name} and {key}.split.{name} exclude each other: remove one of them"
+                    )
+        if self.train.early_stopping_patience and not self.has_dev:
             raise ValueError(
                 "train.early_stopping_patience needs a dev set: give data.dev or data.split.dev, or remove it"
             )
@@ -176,10 +182,14 @@ def config_tree(config: RunConfig) -> dict[str, Any]:
     A split keeps only what was written for it: its other reading options come from the ``data:`` section.
     """
     tree = config.model_dump(mode="json")
-    for name in SPLITS:
-        source: Source | None = getattr(config.data, name)
-        if source is not None:
-            tree["data"][name] = source.model_dump(mode="json", exclude_unset=True)
+    for key in ("task", "data") if config.tasks else ("tasks", "mixing"):
+        del tree[key]
+    for part, section in config.parts.items():
+        written = tree["tasks"][part]["data"] if part else tree["data"]
+        for name in SPLITS:
+            source: Source | None = getattr(section.data, name)
+            if source is not None:
+                written[name] = source.model_dump(mode="json", exclude_unset=True)
     return tree
 
 
@@ -233,26 +243,23 @@ def _validated(tree: dict[str, Any], place: Callable[[Key], str]) -> tuple[RunCo
 
 
 def _problems(tree: dict[str, Any], place: Callable[[Key], str]) -> RunConfig | dict[Key, Problem]:
-    section = tree.get("task")
+    checked = dict(tree)
     sections: dict[str, type[BaseModel]] = {}
     found: dict[Key, Problem] = {}
-    task: Any = section
-    if isinstance(section, dict):
-        record = TASKS[section["name"]].Config if section.get("name") in TASKS else TaskConfig
-        sections["task"] = record
-        try:
-            task = task_section(section)
-        except ValidationError as error:
-            found = describe(
-                error.errors(), section, record=record, sections={}, place=lambda key: place(("task", *key))
-            )
-            found = {("task", *key): problem for key, problem in found.items()}
-            task = TaskConfig(name="")
-        except ValueError as error:
-            found[("task", "name")] = Problem(place(("task", "name")), str(error))
-            task = TaskConfig(name="")
+    if isinstance(tree.get("tasks"), dict):
+        checked["tasks"] = {}
+        for name, entry in tree["tasks"].items():
+            checked["tasks"][str(name)], wrong = checked_part(entry, ("tasks", str(name)), place)
+            found |= wrong
+    elif "tasks" not in tree:
+        found = {(name,): Problem(place((name,)), MISSING) for name in ("task", "data") if name not in tree}
+        checked |= {"data": STAND_IN.data} if ("data",) in found else {}
+        checked |= {"task": STAND_IN.task} if ("task",) in found else {}
+    if isinstance(tree.get("task"), dict):
+        checked["task"], sections["task"], wrong = checked_task(tree["task"], ("task",), place)
+        found |= wrong
     try:
-        config = RunConfig.model_validate({**tree, "task": task} if "task" in tree else tree)
+        config = RunConfig.model_validate(checked)
     except ValidationError as error:
         found |= describe(error.errors(), tree, record=RunConfig, sections=sections, place=place)
         return found

@@ -95,21 +95,25 @@ class Plan:
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.units))
         steps: list[Ints] = []
-        for pool in _pools(order, self.units, self.size):
+        for pool in pools(order, self.units, self.size):
             # ties keep the drawn order, so that equal lengths do not always meet the same neighbours
             by_length = pool[np.argsort(self.units.longest_N[pool], kind="stable")]
-            steps += _cut(by_length, self.units, self.size.tokens, self.size.examples)
+            steps += cut(by_length, self.units, self.size.tokens, self.size.examples)
         return [steps[i] for i in rng.permutation(len(steps))]
 
     def micro_batches(self, step: Ints) -> list[Ints]:
         """A step's units in the parts that go through the model one by one."""
         if self.size.micro_tokens is None and self.size.micro_examples is None:
             return [step] if len(step) else []
-        return _cut(step, self.units, self.size.micro_tokens, self.size.micro_examples)
+        return cut(step, self.units, self.size.micro_tokens, self.size.micro_examples)
 
     def tokens(self, step: Ints) -> int:
         """Real tokens of a step."""
         return int(self.units.tokens_N[step].sum())
+
+    def where(self, unit: int) -> tuple[int, int]:
+        """0, as there is one task, and the unit's example."""
+        return 0, int(self.units.example_N[unit])
 
     def padded_tokens(self, step: Ints) -> int:
         """Tokens of a step's micro-batches, padding counted."""
@@ -119,7 +123,8 @@ class Plan:
         )
 
 
-def _pools(order: Ints, units: Units, size: StepSize) -> Iterator[Ints]:
+def pools(order: Ints, units: Units, size: StepSize) -> Iterator[Ints]:
+    """The units in runs of :data:`POOL_STEPS` steps' worth each."""
     if size.examples is not None:
         per_pool = size.examples * POOL_STEPS
         yield from (order[at : at + per_pool] for at in range(0, len(order), per_pool))
@@ -130,7 +135,7 @@ def _pools(order: Ints, units: Units, size: StepSize) -> Iterator[Ints]:
     yield from np.split(order, borders)
 
 
-def _cut(ordered: Ints, units: Units, tokens: int | None, examples: int | None) -> list[Ints]:
+def cut(ordered: Ints, units: Units, tokens: int | None, examples: int | None) -> list[Ints]:
     """Runs of units, each within the budget unless a single unit exceeds it."""
     if examples is not None:
         return [ordered[at : at + examples] for at in range(0, len(ordered), examples)]
@@ -163,19 +168,24 @@ class BatchMaker:
     pad_id: int
     seed: int
 
-    def __call__(self, part: Ints, epoch: int) -> Batch:
+    def __call__(self, part: Ints, epoch: int | Ints) -> Batch:
         """The batch of at least one unit.
 
-        Beside inputs and targets it has ``group`` (B,), the index of the example that each row belongs to, and ``key``
-        (B,), a number below 2**63 that no other row and no other epoch has, for whatever is drawn for this row.
+        Beside inputs and targets it has ``group`` (B,), a number that the rows of an example share and no other row of
+        the step has, and ``key`` (B,), a number below 2**63 that no other row and no other epoch has, for whatever is
+        drawn for this row.
+
+        Args:
+            epoch: of all units, or of each of them where a step has units of several.
         """
-        group_B, number_B = self.units.example_N[part], self.units.row_N[part]
+        example_B, number_B = self.units.example_N[part], self.units.row_N[part]
+        epoch_B = np.broadcast_to(np.asarray(epoch, dtype=np.int64), part.shape)
         first_row = self.features.first_row
         if len(number_B) and number_B[0] == -1:
-            count_P = first_row[group_B + 1] - first_row[group_B]
+            count_P = first_row[example_B + 1] - first_row[example_B]
             number_B = np.arange(int(count_P.sum())) - np.repeat(np.cumsum(count_P) - count_P, count_P)
-            group_B = np.repeat(group_B, count_P)
-        batch = self.features.batch(first_row[group_B] + number_B, self.pad_id)
-        batch["group"] = group_B
-        batch["key"] = row_keys(self.seed, epoch, group_B, number_B)
+            example_B, epoch_B = np.repeat(example_B, count_P), np.repeat(epoch_B, count_P)
+        batch = self.features.batch(first_row[example_B] + number_B, self.pad_id)
+        batch["group"] = example_B if isinstance(epoch, int) else example_B + epoch_B * len(self.features)
+        batch["key"] = row_keys(self.seed, epoch_B, example_B, number_B)
         return tensors(batch if self.augment is None else self.augment(batch))

@@ -15,7 +15,7 @@ GAMMA = np.uint64(0x9E3779B97F4A7C15)
 """How far SplitMix64 steps from state to state: 2**64 divided by the golden ratio."""
 
 
-def row_keys(seed: int, epoch: int, example_B: Ints, number_B: Ints) -> Ints:
+def row_keys(seed: int, epoch: int | Ints, example_B: Ints, number_B: Ints) -> Ints:
     """A number from 0 to 2**63 - 1 for each row: a hash of seed, epoch, example and row number.
 
     Each value in turn is added and mixed with SplitMix64 (Steele, Lea and Flood 2014), where any bit of the input

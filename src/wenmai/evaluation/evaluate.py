@@ -18,6 +18,7 @@ from wenmai.inference.predictor import load
 from wenmai.metrics.calibration import calibration
 from wenmai.metrics.scores import Interval, Scores, Values
 from wenmai.progress import SILENT, Progress
+from wenmai.tasks.multi_task import MultiTask
 from wenmai.tasks.task import Example, Prediction, Task
 from wenmai.version import __version__
 
@@ -41,6 +42,7 @@ def evaluate(
     bundle: Path | str,
     data: Source | str | Path | Sequence[Example],
     *,
+    part: str | None = None,
     split: str = "test",
     output: Path | None = None,
     known: Path | None = None,
@@ -58,7 +60,8 @@ def evaluate(
     Args:
         bundle: a bundle, or a run folder that has one.
         data: where to read examples, or the examples themselves.
-        split: name of the results.
+        part: of a bundle of several tasks, the name of the one whose data this is.
+        split: name of the results; those of one of several tasks are called ``TASK-SPLIT``.
         output: the folder that gets ``evaluation/``; default: the bundle's run.
         known: the inventory of the training set, a JSON list; default: ``known.json`` of the run, if any.
         slices: lower edges of the text lengths that are scored apart, in characters, from 0.
@@ -73,15 +76,20 @@ def evaluate(
     slice_names(slices)
     folder = bundle_folder(Path(bundle))
     run = folder.parent if (folder.parent / "config.yaml").is_file() else None
-    target = results_folder(output or run, split, folder)
+    target = results_folder(output or run, f"{part}-{split}" if part else split, folder)
     inventory = _inventory(known or (run / "known.json" if run else None), must_exist=known is not None)
-    predictor = load(folder, device=device)
+    if part:
+        inventory = frozenset(
+            item.removeprefix(f"{part}/") for item in inventory if item.startswith(f"{part}/")
+        )
+    predictor = load(folder, part=part, device=device)
+    _refuse_several(predictor, bundle)
     examples, name = labelled_examples(data, predictor.task)
     return evaluate_predictor(
         predictor,
         examples,
         target,
-        {"split": split, "bundle": str(bundle), "data": name},
+        {**({"part": part} if part else {}), "split": split, "bundle": str(bundle), "data": name},
         known=inventory,
         slices=slices,
         resamples=resamples,
@@ -254,6 +262,14 @@ def labelled_examples(
     if not any(example.labelled for example in data):
         raise UserError(f"none of the {len(data)} examples has labels to score against: predict needs none")
     return data, None
+
+
+def _refuse_several(predictor: Answering, bundle: Path | str) -> None:
+    if isinstance(predictor.task, MultiTask):
+        raise UserError(
+            f"{bundle}: holds several tasks, and data is of one: name it with --part (part=... in Python): "
+            f"{', '.join(predictor.task.tasks)}"
+        )
 
 
 def results_folder(output: Path | None, split: str, bundle: Path | str) -> Path:

@@ -41,7 +41,7 @@ class Run:
         name: of the folder.
         settings: the resolved configuration; empty if the folder has none.
         log: events of ``log.jsonl``.
-        evaluations: those of ``evaluation/``, the test set first.
+        evaluations: those of ``evaluation/``, the test set first, or those of several tasks.
         inspection: what ``wenmai inspect`` saw inside the model, if it looked.
     """
 
@@ -81,7 +81,7 @@ def read_run(folder: Path) -> Run:
         log=_log(folder / "log.jsonl"),
         evaluations=sorted(
             (_evaluation(path) for path in folder.glob("evaluation/*/metrics.json")),
-            key=lambda evaluation: (evaluation.split != "test", evaluation.split),
+            key=lambda evaluation: (not f"-{evaluation.split}".endswith("-test"), evaluation.split),
         ),
         inspection=_inspection(folder / "inspection.json"),
     )

@@ -31,7 +31,7 @@ PAGE_NOTE = (
 
 def header(runs: Sequence[Run]) -> str:
     """The title, and for a single run its most important numbers."""
-    tasks = sorted({str(run.settings["task"]["name"]) for run in runs if "task" in run.settings})
+    tasks = sorted({name for run in runs for name in _tasks(run)})
     parts = [f"<header><h1>{_text(' · '.join(run.name for run in runs))}</h1>"]
     kind = _text(", ".join(tasks)) if tasks else "run"
     if len(runs) > 1 or runs[0].shown is None:
@@ -56,6 +56,12 @@ def header(runs: Sequence[Run]) -> str:
             f"{'is' if lost == 1 else 'are'} beyond the model: its tokens or its head can't express what is meant.</p>"
         )
     return "".join([*parts, "</header>"])
+
+
+def _tasks(run: Run) -> list[str]:
+    """What a run learned."""
+    several = [f"{name} ({part['task']['name']})" for name, part in run.settings.get("tasks", {}).items()]
+    return [str(run.settings["task"]["name"])] if "task" in run.settings else several
 
 
 def comparison(runs: Sequence[Run]) -> str:

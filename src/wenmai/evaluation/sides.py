@@ -153,7 +153,9 @@ def _evaluated(folder: Path, split: str) -> tuple[Run, Evaluation]:
 def _judged(run: Run, evaluation: Evaluation, labels: Sequence[str]) -> Judged:
     task_type = TASKS.get(str(evaluation.metrics.get("task")))
     try:
-        config = task_section(run.settings.get("task"))
+        part = evaluation.metrics.get("part")
+        home = run.settings if part is None else run.settings.get("tasks", {}).get(part, {})
+        config = task_section(home.get("task"))
         if task_type is None or not isinstance(config, TaskConfig):
             raise ValueError("its config.yaml names no task")
     except ValueError as error:
@@ -166,6 +168,9 @@ def _judged(run: Run, evaluation: Evaluation, labels: Sequence[str]) -> Judged:
             numbers.append(number)
             examples.append(example)
     known = run.folder / "known.json"
+    inventory = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else []
+    if part is not None:
+        inventory = [item.removeprefix(f"{part}/") for item in inventory if item.startswith(f"{part}/")]
     return Judged(
         run=run,
         evaluation=evaluation,
@@ -173,7 +178,7 @@ def _judged(run: Run, evaluation: Evaluation, labels: Sequence[str]) -> Judged:
         lines=lines,
         numbers=numbers,
         examples=examples,
-        known=frozenset(json.loads(known.read_text(encoding="utf-8")) if known.is_file() else ()),
+        known=frozenset(inventory),
     )
 
 

@@ -153,12 +153,13 @@ def _configuration(
     if config.tune is not None and config.tune.metric is not None:
         decided["train.metric_for_best_model"] = config.tune.metric
     if for_trial:
-        decided |= {"data.test": None, "train.seeds": []}
+        tests = {f"tasks.{part}.data.test" if part else "data.test": None for part in config.parts}
+        decided |= {**tests, "train.seeds": []}
     return changed(config, {**values, **decided})
 
 
 def _refuse_without_dev(config: RunConfig) -> None:
-    if config.data.dev is None and not config.data.split.dev:
+    if not config.has_dev:
         message = "trials are judged on a dev set: give data.dev, or data.split.dev to hold out a part of data.train"
         raise ConfigError("there is nothing to tune by:", [Problem("data.dev", message)])
 

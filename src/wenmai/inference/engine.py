@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -61,16 +61,22 @@ def _chunk(
         for example in examples
     ]
     places = [(i, j) for i, own in enumerate(rows) for j in range(len(own))]
-    places.sort(key=lambda place: len(rows[place[0]][place[1]]))
+    places.sort(key=lambda place: (_kind(rows[place[0]][place[1]]), len(rows[place[0]][place[1]])))
     waiting: dict[int, dict[int, RowOutputs]] = {}
     done: list[Prediction] = [{}] * len(examples)
-    for batch in within_budget(places, rows, tokens_per_batch):
+    alike = (list(own) for _, own in groupby(places, key=lambda place: _kind(rows[place[0]][place[1]])))
+    for batch in (batch for own in alike for batch in within_budget(own, rows, tokens_per_batch)):
         for (i, j), outputs in zip(batch, _outputs(model, tokenizer, batch, rows), strict=True):
             own = waiting.setdefault(i, {})
             own[j] = outputs
             if len(own) == len(rows[i]):
                 done[i] = _answered(task, tokenizer, waiting.pop(i), rows[i], examples[i])
     return done
+
+
+def _kind(row: Row) -> tuple[list[str], list[str]]:
+    """What the row holds: rows of labelled and of unlabelled examples, and of several tasks, are batched apart."""
+    return sorted(row.inputs), sorted(row.targets)
 
 
 def _answered(
@@ -162,10 +168,6 @@ def _outputs(
 ) -> Iterator[RowOutputs]:
     chosen = [rows[i][j] for i, j in places]
     device = next(model.parameters()).device
-    # targets can differ in kind between labelled and unlabelled examples of one stream; only scoring reads them
-    scored = all(row.targets.keys() == chosen[0].targets.keys() for row in chosen)
-    if not scored:
-        chosen = [Row(inputs=row.inputs) for row in chosen]
     batch = {key: value.to(device) for key, value in collate(chosen, tokenizer.pad_id).items()}
     found = model(batch, "evaluate")
     arrays = {name: value.float().cpu().numpy() for name, value in found.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from wenmai.data.conllu import conllu_lines
@@ -14,6 +15,34 @@ from wenmai.tasks.task import Prediction, Task
 
 Form = Literal["json", "conllu", "ltp"]
 Writer = Callable[[Prediction], str]
+
+
+@dataclass
+class Passes:
+    """How much of the encoder's work the tasks of one model share.
+
+    Args:
+        texts: predictions seen.
+        rows: that the encoder read for all tasks together.
+        alone: that it would have read for each task by itself; 0 for a model of a single task.
+    """
+
+    texts: int = 0
+    rows: int = 0
+    alone: int = 0
+
+    def saw(self, prediction: Prediction) -> None:
+        """Counts one more."""
+        if "rows_alone" in prediction:
+            self.texts += 1
+            self.rows += prediction["rows"]
+            self.alone += prediction["rows_alone"]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.texts:,} items: the encoder read {self.rows:,} rows for all tasks together, {self.alone:,} if each "
+            "had read alone"
+        )
 
 
 def writer(form: Form, task: Task[Any, Any]) -> Writer:

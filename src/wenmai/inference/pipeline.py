@@ -15,6 +15,7 @@ from wenmai.inference.predictor import Predictor
 from wenmai.inference.zero_shot import Calibration, Labels, ZeroShotClassifier
 from wenmai.tasks import TASKS
 from wenmai.tasks.masked_lm import MaskedLM
+from wenmai.tasks.multi_task import MultiTask
 from wenmai.tasks.task import Prediction
 
 FEATURES = "feature-extraction"
@@ -27,7 +28,7 @@ OPTIONS = {
     FEATURES: ("pooling", "normalize", "tokens"),
     ZERO_SHOT: ("candidate_labels", "hypothesis_template", "multi_label", "prompt", "calibrate"),
 }
-"""What may be said about a use beside the device; about all others ``top_k`` and ``targets``."""
+"""What may be said about a use beside the device; about all others ``top_k``, ``targets`` and ``part``."""
 
 KNOWN_AS = {
     "sentiment-analysis": "text_classification",
@@ -142,6 +143,7 @@ def pipeline(
     task: str,
     model: str | Path,
     *,
+    part: str | None = None,
     device: str | int = "auto",
     top_k: int | None = None,
     targets: Sequence[str] | None = None,
@@ -161,6 +163,7 @@ def pipeline(
             ``zero-shot-classification`` ...; a wrong one is answered with all there are.
         model: a bundle or run folder or the name of a shipped model; for ``feature-extraction`` and
             ``zero-shot-classification`` also any model folder or hub name.
+        part: of a model of several tasks, the name of the one that is meant, where more than one is of this use.
         device: ``auto``, ``cpu``, ``cuda:1``; or a number as transformers takes it, -1 for the CPU.
         top_k, targets: see :class:`Pipeline`.
         pooling, normalize, tokens: of ``feature-extraction``, see :class:`FeatureExtractor`.
@@ -175,6 +178,7 @@ def pipeline(
     options: dict[str, Any] = {
         "top_k": top_k,
         "targets": targets,
+        "part": part,
         "pooling": pooling,
         "normalize": normalize,
         "tokens": tokens,
@@ -186,13 +190,16 @@ def pipeline(
     }
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name not in OPTIONS.get(_plain(task), ("top_k", "targets")):
+        if name not in OPTIONS.get(_plain(task), ("top_k", "targets", "part")):
             raise UserError(f"{name}: is no option of pipeline({task!r}); leave it out")
     if _plain(task) == FEATURES:
         return FeatureExtractor(model, device=where, **given)
     if _plain(task) == ZERO_SHOT:
         return ZeroShotClassifier(model, device=where, **given)
-    predictor = Predictor(model, device=where)
+    part = given.pop("part", None)
+    predictor = Predictor(model, part=part, device=where)
+    if isinstance(predictor.task, MultiTask) and wanted is not None:
+        predictor = predictor.part(_the_part(predictor.task, wanted, task, model))
     if predictor.task.name != wanted:
         fit = " or ".join(f"pipeline({name!r})" for name in uses_of(predictor.task.name))
         raise UserError(
@@ -200,6 +207,23 @@ def pipeline(
             f"{fit}, or train a {wanted} model on it (backbone.model: {model})"
         )
     return Pipeline(predictor, **given)
+
+
+def _the_part(several: MultiTask, wanted: str, use: str, model: str | Path) -> str:
+    """The one of several tasks that a use means.
+
+    Raises:
+        UserError: none is of this kind, or more than one.
+    """
+    fitting = [name for name, task in several.tasks.items() if task.name == wanted]
+    if len(fitting) == 1:
+        return fitting[0]
+    held = ", ".join(f"{name} ({task.name})" for name, task in several.tasks.items())
+    if not fitting:
+        raise UserError(f"{model}: has no task for pipeline({use!r}), which needs {wanted}; it has {held}")
+    raise UserError(
+        f"{model}: has several tasks for pipeline({use!r}): {', '.join(fitting)}; name one: part={fitting[0]!r}"
+    )
 
 
 def task_of(use: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import torch
 
-from wenmai.bundle import load_bundle
+from wenmai.bundle import Bundle, load_bundle, part_of
 from wenmai.errors import UserError
 from wenmai.inference.asking import asked
 from wenmai.inference.engine import TOKENS_PER_BATCH, predictions
@@ -19,18 +19,36 @@ class Predictor:
     """A loaded bundle.
 
     Args:
-        folder: a bundle, a run folder that has one, or the name of a shipped model.
+        folder: a bundle, a run folder that has one, or the name of a shipped model; or an opened bundle.
+        part: of a bundle of several tasks, the name of the one to predict for; None: all of them, in one pass.
         device: ``auto`` takes a GPU where there is one.
         tokens_per_batch: budget of one forward pass, padding counted.
     """
 
-    def __init__(self, folder: str | Path, *, device: str = "auto", tokens_per_batch: int = TOKENS_PER_BATCH):
-        bundle = load_bundle(Path(folder))
+    def __init__(
+        self,
+        folder: str | Path | Bundle,
+        *,
+        part: str | None = None,
+        device: str = "auto",
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+    ):
+        bundle = part_of(folder if isinstance(folder, Bundle) else load_bundle(Path(folder)), part)
+        self.bundle = bundle
         self.task = bundle.task
         self.tokenizer = bundle.tokenizer
         self.model = bundle.model.to(chosen_device(device)).eval()
         self.model.backbone.set_padding_free("auto")
         self.tokens_per_batch = tokens_per_batch
+
+    def part(self, name: str) -> Predictor:
+        """The predictor of one task of a bundle of several; it shares the weights.
+
+        Raises:
+            BundleError: there is no such task.
+        """
+        device = str(next(self.model.parameters()).device)
+        return Predictor(self.bundle, part=name, device=device, tokens_per_batch=self.tokens_per_batch)
 
     @overload
     def __call__(self, items: str | dict[str, Any]) -> Prediction: ...
@@ -77,10 +95,13 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
-def load(folder: str | Path, *, device: str = "auto") -> Predictor:
+def load(folder: str | Path, *, part: str | None = None, device: str = "auto") -> Predictor:
     """Opens a bundle (or the bundle of a run folder, or a shipped model) for prediction.
 
+    Args:
+        part: of a bundle of several tasks, the name of the one to predict for; None: all of them, in one pass.
+
     Raises:
-        BundleError: the folder is missing, damaged or of another version.
+        BundleError: the folder is missing, damaged or of another version, or has no such task.
     """
-    return Predictor(folder, device=device)
+    return Predictor(folder, part=part, device=device)

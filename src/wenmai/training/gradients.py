@@ -11,14 +11,16 @@ Dropout is a function of each row's ``key``, so running the same rows again give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from wenmai.data.rows import Batch
 from wenmai.heads.head import Head, Outputs
+from wenmai.heads.multi_task import MultiTaskHead, wanted
 from wenmai.training.clock import Clock
 from wenmai.training.parallel import Parallel
 
@@ -43,6 +45,8 @@ class Step:
             model equally often.
         clock: is told the phases ``forward`` and ``backward``.
         r_drop: weight of the divergence between two passes with different dropout; None: one pass.
+        parameters: of the model; only several tasks need them.
+        task_losses: gets the mean loss of each task in the step, where there are several.
     """
 
     batches: Sequence[Batch]
@@ -53,6 +57,8 @@ class Step:
     idle: Sequence[Batch] = ()
     clock: Clock = field(default_factory=Clock)
     r_drop: float | None = None
+    parameters: Sequence[Tensor] = ()
+    task_losses: dict[str, float] = field(default_factory=dict)
 
     def run(self, weight: float = 1.0) -> tuple[float, int]:
         """Adds ``weight`` times the gradients of the SUM of this process's loss terms to the parameters.
@@ -60,6 +66,8 @@ class Step:
         Returns:
             the sum of the loss terms and their number, of this process.
         """
+        if isinstance(self.head, MultiTaskHead):
+            return self._run_tasks(self.head, weight)
         if self.head.needs_whole_step and (len(self.batches) > 1 or self.parallel.world > 1):
             return self._run_whole_step(weight)
         losses: list[Tensor] = []
@@ -75,6 +83,28 @@ class Step:
             self.backward(self._loss(batch)[0] * 0.0)
         # read once: on a GPU every look at a number waits for all that was asked for before
         return (float(torch.stack(losses).double().sum()) if losses else 0.0), terms
+
+    def _run_tasks(self, head: MultiTaskHead, weight: float) -> tuple[float, int]:
+        """A step of several tasks, whose losses are means of different things (tokens, texts, pairs).
+
+        Each is divided by its own number of terms in the whole step. Then it counts as much as its share of the step's
+        real tokens, times its weight: on average over an epoch that gives the same gradient however tasks are put
+        together to steps. The result is the mean already, so its number of terms is 1.
+        """
+        assert self.parameters, "gradients of several tasks are scaled one by one"
+        own = {name: [batch for batch in self.batches if wanted(name) in batch] for name in head.tasks}
+        tokens = dict(zip(own, self.parallel.sums(*map(_real_tokens, own.values())), strict=True))
+        total, whole = sum(tokens.values()), 0.0
+        for name in (name for name in own if tokens[name]):
+            with _added_up(self.parameters) as scale:
+                part = replace(self, batches=own[name], head=head.heads[name])
+                loss, terms = self.parallel.sums(*part.run(weight))
+                share = head.weights[name] * tokens[name] / total / max(1.0, terms)
+                scale(share)
+            whole += loss * share
+            # several passes over a step: the first one is the clean one
+            self.task_losses.setdefault(name, loss / max(1.0, terms))
+        return (whole, 1) if self.parallel.first else (0.0, 0)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, int]:
         first = self._outputs(batch)
@@ -119,6 +149,28 @@ class Step:
             self.backward(torch.stack([value.sum() for value in self._outputs(batch).values()]).sum() * 0.0)
         # everyone has the same loss of the whole step: it counts once
         return (float(loss.detach()), count) if self.parallel.first else (0.0, 0)
+
+
+def _real_tokens(batches: Sequence[Batch]) -> float:
+    return float(torch.stack([batch["attention_mask"].sum() for batch in batches]).sum()) if batches else 0.0
+
+
+@contextmanager
+def _added_up(parameters: Sequence[Tensor]) -> Iterator[Callable[[float], None]]:
+    """Inside, gradients begin empty and may be scaled; afterwards the earlier ones are added."""
+    earlier = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+
+    def scale(factor: float) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, factor)
+
+    yield scale
+    for p, gradient in zip(parameters, earlier, strict=True):
+        if gradient is not None:
+            p.grad = gradient if p.grad is None else gradient.add_(p.grad)
 
 
 def _on_cpu(parts: Iterable[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

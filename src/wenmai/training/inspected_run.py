@@ -12,7 +12,7 @@ import torch
 
 from wenmai.atomic import write_text
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.bundle import bundle_folder, load_bundle
+from wenmai.bundle import bundle_folder, load_bundle, part_of
 from wenmai.config import load_config
 from wenmai.data.batching import BatchMaker, Plan, StepSize, measure
 from wenmai.data.examples import read_examples
@@ -22,6 +22,7 @@ from wenmai.data.sources import Source
 from wenmai.data.split import load_splits
 from wenmai.errors import UserError
 from wenmai.progress import SILENT, Progress
+from wenmai.tasks.multi_task import MultiTask
 from wenmai.tasks.task import Task
 from wenmai.training.inspect import inspect_model
 from wenmai.training.machine import resolved_device
@@ -36,6 +37,7 @@ def inspect_run(
     run: Path,
     data: Source | None = None,
     *,
+    part: str | None = None,
     patterns: Sequence[str] | None = None,
     examples: int = 64,
     backward: bool = True,
@@ -48,6 +50,7 @@ def inspect_run(
     Args:
         run: a run folder or a bundle.
         data: examples; default: the run's dev set, or its training set if it has none.
+        part: of a model of several tasks, the name of the one to look at.
         patterns: names of modules; see :func:`wenmai.training.inspect.watching`.
         examples: at most so many, evenly spread over the data.
         backward: gradients too, for which the examples need labels.
@@ -65,8 +68,13 @@ def inspect_run(
     home = folder.parent if (folder.parent / "config.yaml").is_file() else None
     if output is None and home is None:
         raise UserError(f"{folder}: lies in no run (no config.yaml beside it): name a file with --output")
-    bundle = load_bundle(folder)
-    found, name = _examples(data, home, bundle.task, labelled=backward)
+    bundle = part_of(load_bundle(folder), part)
+    if isinstance(bundle.task, MultiTask):
+        raise UserError(
+            f"{run}: holds several tasks, which are looked at one by one: name one with --part: "
+            f"{', '.join(bundle.task.tasks)}"
+        )
+    found, name = _examples(data, home, bundle.task, part or "", labelled=backward)
     chosen = evenly_spread(found, examples)
     model = bundle.model.to(resolved_device(device))
     with progress.task("inspecting", len(chosen), "examples") as step:
@@ -104,12 +112,13 @@ def batches_of(
 
 
 def _examples(
-    data: Source | None, home: Path | None, task: Task[Any, Any], *, labelled: bool
+    data: Source | None, home: Path | None, task: Task[Any, Any], part: str, *, labelled: bool
 ) -> tuple[Sequence[Any], str]:
     if data is not None:
         return read_examples(data, task.Example, require_labels=labelled), data.path
     if home is None:
         raise UserError("the bundle lies in no run, so it has no data of its own: name DATA to look at")
-    splits = load_splits(load_config(home / "config.yaml").data, task.Example, cache=None, output=None)
+    own = load_config(home / "config.yaml").parts[part].data
+    splits = load_splits(own, task.Example, cache=None, output=None)
     split = "dev" if "dev" in splits else "train"
     return splits[split], split

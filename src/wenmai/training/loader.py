@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from wenmai.data.batching import BatchMaker, Ints, Plan
+from wenmai.data.mixing import MixedMaker, MixedPlan
 from wenmai.data.rows import Batch
 from wenmai.errors import UserError
 from wenmai.processes import can_fork
@@ -48,7 +49,7 @@ class _Arrays:
 
 
 class _Batches(Dataset[_Arrays]):
-    def __init__(self, maker: BatchMaker):
+    def __init__(self, maker: BatchMaker | MixedMaker):
         self.maker = maker
 
     def __getitem__(self, key: Key) -> _Arrays:
@@ -57,8 +58,8 @@ class _Batches(Dataset[_Arrays]):
 
 
 def steps_from(
-    plan: Plan,
-    maker: BatchMaker,
+    plan: Plan | MixedPlan,
+    maker: BatchMaker | MixedMaker,
     epoch_steps: Sequence[int],
     start: tuple[int, int],
     *,
@@ -117,7 +118,9 @@ def dead_workers_told() -> Iterator[None]:
         raise
 
 
-def _planned(plan: Plan, epoch_steps: Sequence[int], start: tuple[int, int]) -> Iterator[tuple[int, Ints]]:
+def _planned(
+    plan: Plan | MixedPlan, epoch_steps: Sequence[int], start: tuple[int, int]
+) -> Iterator[tuple[int, Ints]]:
     first_epoch, first_step = start
     for epoch in range(first_epoch, len(epoch_steps)):
         steps = plan.steps(epoch)[: epoch_steps[epoch]]

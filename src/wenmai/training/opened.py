@@ -13,13 +13,12 @@ from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.bundle import has_bundle, load_bundle
 from wenmai.config import RunConfig, TrainConfig, load_config
-from wenmai.data.split import load_splits
 from wenmai.errors import UserError
 from wenmai.heads.head import Head
-from wenmai.tasks import TASKS
 from wenmai.tasks.model import Model, build_model
 from wenmai.tasks.task import Task
 from wenmai.training.freezing import freeze
+from wenmai.training.task_data import read_parts, task_of
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,7 @@ def open_model(name: str, overrides: Sequence[str] = ()) -> Opened:
 
 def _configured(name: str, config: RunConfig) -> Opened:
     """The model that a run would begin with; the number of labels is that of its training set."""
-    task_type = TASKS[config.task.name]
-    alone = config.data.model_copy(update={"dev": None, "test": None})
-    examples = load_splits(alone, task_type.Example, cache=None, output=None)["train"]
-    task = task_type(config.task, task_type.collect_labels(config.task, examples))
+    task = task_of(config, read_parts(config, cache=None, output=None, only_train=True))
     backbone, tokenizer = load_backbone(config.backbone)
     model, tokenizer = build_model(task, backbone, tokenizer)
     freeze(model.eval(), config.train)

@@ -34,6 +34,9 @@ def refuse_unshareable(config: RunConfig, precision: str, parallel: Parallel) ->
         Problem(place, f"can't be used with train.parallel: {how}; remove it, or set train.parallel: ddp")
         for place in unfit
     ]
+    if config.tasks:
+        message = f"several tasks can't be trained with train.parallel: {how}; set train.parallel: ddp"
+        problems.append(Problem("tasks", message))
     if precision == "fp16":
         problems.append(
             Problem("precision", f"fp16 can't be used with train.parallel: {how}; take bf16 or fp32")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from wenmai.config import TrainConfig
+from wenmai.data.joined import JoinedExamples
 from wenmai.errors import ConfigError, Problem
 from wenmai.inference.engine import predictions
 from wenmai.training.checkpoint import TrainState
@@ -82,4 +86,11 @@ def evenly_spread(examples: Sequence[Any], most: int | None) -> list[Any]:
     """At most so many of the examples, from everywhere in the file and always the same ones."""
     if most is None or most >= len(examples):
         return list(examples)
+    if isinstance(examples, JoinedExamples):
+        # as many of each task, because the mean over tasks counts each alike
+        share = max(1, most // len(examples.parts))
+        starts = np.cumsum([0, *map(len, examples.parts.values())]).tolist()
+        return [
+            examples[i] for start, stop in pairwise(starts) for i in evenly_spread(range(start, stop), share)
+        ]
     return [examples[i * len(examples) // most] for i in range(most)]

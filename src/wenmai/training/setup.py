@@ -16,22 +16,23 @@ import torch
 from wenmai.backbones.e5 import cache_root
 from wenmai.backbones.load import load_backbone
 from wenmai.backbones.tokenizer import Tokenizer
-from wenmai.config import RunConfig, TrainConfig
+from wenmai.config import MixingConfig, PartConfig, RunConfig, TrainConfig, config_tree
 from wenmai.data.batching import BatchMaker, Plan, StepSize, measure
 from wenmai.data.examples import Examples
 from wenmai.data.features import Features
 from wenmai.data.featurizing import build_features
+from wenmai.data.mixing import MixedMaker, MixedPlan, joined_units, part_seed
 from wenmai.data.packing import Groups, packing
 from wenmai.data.rows import Row
-from wenmai.data.split import load_splits
 from wenmai.errors import ConfigError, DataError, Problem, UserError
+from wenmai.heads.multi_task import wanted
 from wenmai.progress import SILENT, Progress
-from wenmai.tasks import TASKS
 from wenmai.tasks.model import Model, build_model
 from wenmai.tasks.task import Task
 from wenmai.training.freezing import freeze
 from wenmai.training.optimizer import parameter_groups
 from wenmai.training.parallel import ALONE, Parallel
+from wenmai.training.task_data import AnyExamples, Splits, read_parts, task_of, tasks_by_name, together
 
 DEFAULT_TOKENS_PER_STEP = 2048
 
@@ -49,17 +50,40 @@ CHANGES_NOTHING = (
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What a run is made of."""
+class TrainingSet:
+    """The training set of one task.
 
-    data: dict[str, Examples[Any]]
+    Args:
+        groups: what its rows are made of where they are packed.
+    """
+
+    examples: Examples[Any]
     groups: Groups[Any] | None
-    """What the training set's rows are made of where they are packed."""
+    maker: BatchMaker
+
+    def place(self, index: int) -> str:
+        """Where rows come from: ``train.jsonl:17``, or the first and the last record of packed ones."""
+        if self.groups is None:
+            return self.examples.place(index)
+        places = [self.examples.place(i) for i in self.groups.range(index)]
+        return places[0] if len(places) == 1 else f"{places[0]} to {places[-1]}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is made of.
+
+    Args:
+        sets: the training set of each task.
+    """
+
+    data: dict[str, AnyExamples]
+    sets: list[TrainingSet]
     task: Task[Any, Any]
     tokenizer: Tokenizer
     model: Model
-    maker: BatchMaker
-    plan: Plan
+    maker: BatchMaker | MixedMaker
+    plan: Plan | MixedPlan
     epoch_steps: list[int]
     fingerprint: str
 
@@ -68,12 +92,9 @@ class Prepared:
         return sum(self.epoch_steps)
 
     def place(self, unit: int) -> str:
-        """Where a unit comes from: ``train.jsonl:17``, or the first and the last record of a packed one."""
-        index = int(self.plan.units.example_N[unit])
-        if self.groups is None:
-            return self.data["train"].place(index)
-        places = [self.data["train"].place(i) for i in self.groups.range(index)]
-        return places[0] if len(places) == 1 else f"{places[0]} to {places[-1]}"
+        """Where a unit comes from."""
+        number, index = self.plan.where(unit)
+        return self.sets[number].place(index)
 
     def position(self, step: int) -> tuple[int, int]:
         """The epoch that step ``step`` (from 0) belongs to, and its place there."""
@@ -93,40 +114,27 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
     Raises:
         UserError: anything the user must mend.
     """
-    task_type = TASKS[config.task.name]
     run = Path(config.output)
     cache = run / "cache" if parallel.first else run / "cache" / f"rank-{parallel.rank}"
-    data = load_splits(config.data, task_type.Example, cache=cache, output=run if parallel.first else None)
-    task = task_type(config.task, task_type.collect_labels(config.task, data["train"]))
+    parts = read_parts(config, cache=cache, output=run if parallel.first else None)
+    task, data = task_of(config, parts), together(parts)
     refuse_unknown_labels(task, data)
 
     torch.manual_seed(config.seed)
     backbone, tokenizer = load_backbone(config.backbone)
-    if config.task.max_length > tokenizer.max_length:
-        raise ConfigError(
-            "the configuration can't be used:",
-            [
-                Problem(
-                    "task.max_length",
-                    f"{config.task.max_length} is more than the {tokenizer.max_length} positions of "
-                    f"{config.backbone.title}: lower it (longer texts are read in windows), or give the model more "
-                    "(backbone.positions)",
-                )
-            ],
-        )
+    refuse_too_long_rows(config, tokenizer)
     model, tokenizer = build_model(task, backbone, tokenizer)
     drawn = config.backbone.model is None or config.backbone.weights == "random"
     task.prepare_draws(tokenizer, None if drawn else backbone.word_embeddings.weight.detach().numpy())
     prepare_model(model, config.train)
 
-    groups = Groups(data["train"]) if task.packed else None
-    kept = feature_cache(config.data.cache)
     with parallel.first_here_first():
-        features = _features(task, tokenizer, data["train"], groups, kept, progress)
-    units = measure(features, rows_stay_together=task.rows_stay_together)
-    plan = Plan(units, step_size(config.train), config.seed)
-    draws = task_type.augment is not Task.augment
-    fingerprint = _fingerprint(config, task, data["train"])
+        sets = [
+            _training_set(own, config.parts[name], tokenizer, parts[name]["train"], seed, progress)
+            for (name, own), seed in zip(tasks_by_name(task).items(), _seeds(config), strict=True)
+        ]
+    maker, plan = _steps(config, sets)
+    fingerprint = _fingerprint(config, task, parts)
     if len(set(parallel.gathered(fingerprint))) > 1:
         raise UserError(
             "data.train: not all processes of the run read the same configuration and data: "
@@ -134,21 +142,81 @@ def prepare(config: RunConfig, progress: Progress = SILENT, parallel: Parallel =
         )
     return Prepared(
         data=data,
-        groups=groups,
+        sets=sets,
         task=task,
         tokenizer=tokenizer,
         model=model,
-        maker=BatchMaker(
-            features=features,
-            units=units,
-            augment=partial(task.augment, tokenizer=tokenizer) if draws else None,
-            pad_id=tokenizer.pad_id,
-            seed=config.seed,
-        ),
+        maker=maker,
         plan=plan,
         epoch_steps=steps_of_epochs(plan, config.train),
         fingerprint=fingerprint,
     )
+
+
+def _seeds(config: RunConfig) -> list[int]:
+    """Of what is drawn for the rows of each task."""
+    return [part_seed(config.seed, i) for i in range(len(config.tasks))] if config.tasks else [config.seed]
+
+
+def _training_set(
+    task: Task[Any, Any],
+    part: PartConfig,
+    tokenizer: Tokenizer,
+    examples: Examples[Any],
+    seed: int,
+    progress: Progress,
+) -> TrainingSet:
+    groups = Groups(examples) if task.packed else None
+    features = _features(task, tokenizer, examples, groups, feature_cache(part.data.cache), progress)
+    draws = type(task).augment is not Task.augment
+    maker = BatchMaker(
+        features=features,
+        units=measure(features, rows_stay_together=task.rows_stay_together),
+        augment=partial(task.augment, tokenizer=tokenizer) if draws else None,
+        pad_id=tokenizer.pad_id,
+        seed=seed,
+    )
+    return TrainingSet(examples, groups, maker)
+
+
+def _steps(
+    config: RunConfig, sets: list[TrainingSet]
+) -> tuple[BatchMaker, Plan] | tuple[MixedMaker, MixedPlan]:
+    """What makes the batches, and which there are."""
+    size, makers = step_size(config.train), [own.maker for own in sets]
+    if not config.tasks:
+        return makers[0], Plan(makers[0].units, size, config.seed)
+    mixing = config.mixing or MixingConfig()
+    first_P = np.cumsum([0, *(len(maker.units) for maker in makers)])
+    plan = MixedPlan(
+        units=joined_units([maker.units for maker in makers]),
+        first_P=first_P,
+        size=size,
+        seed=config.seed,
+        temperature=mixing.temperature,
+        batches_per_step=mixing.batches_per_step,
+    )
+    return MixedMaker(makers, [wanted(name) for name in config.tasks], first_P), plan
+
+
+def refuse_too_long_rows(config: RunConfig, tokenizer: Tokenizer) -> None:
+    """Makes sure that the backbone has positions for all tokens of a row.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    problems = [
+        Problem(
+            f"tasks.{name}.task.max_length" if name else "task.max_length",
+            f"{part.task.max_length} is more than the {tokenizer.max_length} positions of "
+            f"{config.backbone.title}: lower it (longer texts are read in windows), or give the model more "
+            "(backbone.positions)",
+        )
+        for name, part in config.parts.items()
+        if part.task.max_length > tokenizer.max_length
+    ]
+    if problems:
+        raise ConfigError("the configuration can't be used:", problems)
 
 
 def feature_cache(setting: str | None) -> Path | None:
@@ -193,7 +261,7 @@ def step_size(config: TrainConfig) -> StepSize:
     )
 
 
-def steps_of_epochs(plan: Plan, config: TrainConfig) -> list[int]:
+def steps_of_epochs(plan: Plan | MixedPlan, config: TrainConfig) -> list[int]:
     """How many steps every epoch has, the last one cut where ``epochs``, ``max_steps`` or ``max_tokens`` end."""
     counts: list[int] = []
     steps_left = config.max_steps if config.max_steps is not None else math.inf
@@ -213,7 +281,7 @@ def steps_of_epochs(plan: Plan, config: TrainConfig) -> list[int]:
     return counts
 
 
-def refuse_unknown_labels(task: Task[Any, Any], data: dict[str, Examples[Any]]) -> None:
+def refuse_unknown_labels(task: Task[Any, Any], data: dict[str, AnyExamples]) -> None:
     problems = [
         Problem(examples.place(i), message)
         for name, examples in data.items()
@@ -254,14 +322,20 @@ def _features(
         )
 
 
-def _fingerprint(config: RunConfig, task: Task[Any, Any], train: Examples[Any]) -> str:
+def _fingerprint(config: RunConfig, task: Task[Any, Any], parts: dict[str, Splits]) -> str:
     """Of what decides the result: the configuration without places and speed, labels, draw files, training records."""
-    tree = config.model_dump(mode="json", exclude={"output", "trackers", "tune", "data"})
+    tree = config_tree(config)
+    for key in ("output", "trackers", "tune", "data"):
+        tree.pop(key, None)
+    for section in tree.get("tasks", {}).values():
+        del section["data"]
     for key in CHANGES_NOTHING:
         tree["train"].pop(key)
     digest = hashlib.sha256(json.dumps([tree, task.labels], sort_keys=True, ensure_ascii=False).encode())
     for path in task.draw_files:
         digest.update(path.read_bytes())
-    for index in range(len(train)):
-        digest.update(train.record(index).encode("utf-8", "surrogatepass"))
+    for name, own in parts.items():
+        digest.update(name.encode())
+        for index in range(len(own["train"])):
+            digest.update(own["train"].record(index).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,15 @@ from wenmai.training.selection import dev_metrics, note_metrics, patience_is_ove
 from wenmai.training.setup import Prepared, prepare
 from wenmai.training.sharding import gathered, shard
 from wenmai.training.stopping import Interrupted, listening
+from wenmai.training.task_data import REJECTS
 from wenmai.training.workers import upcoming_steps
 from wenmai.training.zero import ZeroOptimizer
 
-LEFT_BY_REFUSED_RUNS = {"cache", "rejects.jsonl"}
+LEFT_BY_REFUSED_RUNS = {"cache", "rejects.jsonl", REJECTS}
 """What a run leaves behind that ended before it began, because of its data: no reason to refuse the next."""
+
+TASK_LOSS, TASK_STEPS = "loss/", "steps/"
+"""Before the name of a task, in the sums that the next line of the log is made of."""
 
 OnEvaluation = Callable[[int, float], bool]
 """Told the step and the metric of every evaluation; True ends the run there, as patience would."""
@@ -200,6 +204,7 @@ def learn(
                 idle=[machine.holding(batch) for batch in idle],
                 clock=clock,
                 r_drop=settings.r_drop,
+                parameters=list(model.parameters()),
             )
             if adversary is not None and adversary.active(state.step, total):
                 own_loss, own_terms = adversary(step)
@@ -222,6 +227,7 @@ def learn(
             add_to_window(
                 state, loss=loss, terms=terms, norm=norm, computed=computed, tokens=work.plan.tokens(units)
             )
+            add_tasks_to_window(state, step.task_losses)
             if state.step % settings.logging_steps == 0 or state.step == total:
                 values = window_values(state, epoch, rates, clock, machine)
                 journal.write("train", state.step, values)
@@ -290,6 +296,13 @@ def add_to_window(state: TrainState, **step: float) -> None:
         state.window[key] = state.window.get(key, 0) + value
 
 
+def add_tasks_to_window(state: TrainState, losses: Mapping[str, float]) -> None:
+    """Adds the mean losses of the tasks that a step had, where there are several tasks."""
+    for name, loss in losses.items():
+        for key, value in ((f"{TASK_LOSS}{name}", loss), (f"{TASK_STEPS}{name}", 1)):
+            state.window[key] = state.window.get(key, 0) + value
+
+
 def window_values(
     state: TrainState, epoch: int, rates: dict[str, float], clock: Clock, machine: Machine
 ) -> dict[str, Any]:
@@ -299,9 +312,12 @@ def window_values(
     trained = sum(seconds.get(phase, 0.0) for phase in ("data", "forward", "backward", "optimizer"))
     overflowed = int(window["overflowed"])
     learned = int(window["steps"]) - overflowed
+    names = [key.removeprefix(TASK_LOSS) for key in window if key.startswith(TASK_LOSS)]
+    tasks = {name: window[TASK_LOSS + name] / window[TASK_STEPS + name] for name in sorted(names)}
     return {
         "epoch": epoch,
         "loss": window["loss"] / max(1, window["terms"]),
+        **({"task_losses": tasks} if tasks else {}),
         "learning_rate": max(rates.values()),
         "learning_rates": rates,
         "grad_norm": window["norm"] / learned if learned else None,
