@@ -41,7 +41,11 @@ def put_in_lora(model: nn.Module, config: AdapterConfig) -> None:
             f"encoder's layers are called {', '.join(ends) or 'otherwise'}: take some of these"
         )
     settings = LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=chosen  # type: ignore[arg-type]
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # written as a whole number there, used as any
+        lora_dropout=config.dropout,
+        target_modules=chosen,
+        fan_in_fan_out=any(type(model.get_submodule(name)).__name__ == "Conv1D" for name in chosen),
     )
     inject_adapter_in_model(settings, model, NAME)
 

@@ -28,6 +28,8 @@ KNOWN_AS = {
     "triple-extraction": "relation_extraction",
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
+    "pet": "cloze_classification",
+    "setfit": "contrastive_classification",
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
 
@@ -36,6 +38,8 @@ RANKED = frozenset(
         "masked_lm",
         "text_classification",
         "text_matching",
+        "cloze_classification",
+        "contrastive_classification",
         "question_answering",
         "slot_filling",
         "relation_classification",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from wenmai.tasks.causal_lm import CausalLM
+from wenmai.tasks.cloze_classification import ClozeClassification
+from wenmai.tasks.contrastive_classification import ContrastiveClassification
 from wenmai.tasks.dependency_parsing import DependencyParsing
 from wenmai.tasks.masked_lm import MaskedLM
 from wenmai.tasks.multiple_choice import MultipleChoice
@@ -23,6 +25,8 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
     for task in (
         TextClassification,
         TextMatching,
+        ClozeClassification,
+        ContrastiveClassification,
         Ner,
         DependencyParsing,
         SlotFilling,
