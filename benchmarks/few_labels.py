@@ -1,14 +1,15 @@
-"""Which method learns most from 8, 16 or 32 labels a class, on FewCLUE's five splits of three tasks with wenmai-tiny-zh.
+"""Which method learns most from 8, 16 or 32 labels a class: FewCLUE's five splits of three tasks, with wenmai-tiny-zh.
 
     python benchmarks/few_labels.py --json benchmarks/results/few-labels.json
     python benchmarks/few_labels.py --quick
 
 The data are ../shared/data/fewclue: reviews (eprstmt), news titles in 15 classes (tnews), pairs of questions (bustm). A
-split's training file holds 16 examples a class (eprstmt and bustm: on average). 8 a class are the first 8 of each class in
-it (or all, where there are fewer); 32 are the training and the dev file of the split together. So nothing is chosen on a
-dev set: every run takes the settings below, a fixed number of steps, and the last weights, and is tested once, on at most
-600 test examples, evenly spread over the file. The settings of each method were chosen on the dev file of split 0 with
-16 labels a class of all three tasks (``--dev`` scores there and leaves the test set alone; the page says what was tried).
+split's training file holds 16 examples a class (eprstmt and bustm: on average). 8 a class are the first 8 of each class
+in it (or all, where there are fewer); 32 are the training and the dev file of the split together. So nothing is chosen
+on a dev set: every run takes the settings below, a fixed number of steps, and the last weights, and is tested once, on
+at most 600 test examples, evenly spread over the file. The settings of each method were chosen on the dev file of split
+0 with 16 labels a class of all three tasks (``--dev`` scores there and leaves the test set alone; the page says what
+was tried).
 
 Each run is a process of its own with one thread. Runs that the JSON file already holds are not repeated.
 """
@@ -74,10 +75,13 @@ METHODS: dict[str, dict[str, Any]] = {
         "adapter": {"method": "lora", "rank": 8, "alpha": 16},
         "train": {"learning_rate": 2e-3, "head_learning_rate": 2e-3},
     },
-    "SetFit": {"task": "contrastive_classification", "train": {"learning_rate": 1e-4, "examples_per_step": 32}},
+    "SetFit": {
+        "task": "contrastive_classification",
+        "train": {"learning_rate": 1e-4, "examples_per_step": 32},
+    },
 }
-"""The task that each method learns, its adapter, and its settings. The first four with an adapter or a cloze begin with the
-pre-trained masked-LM head and, but for PET, leave it as it is: their papers bring no new classifier in."""
+"""The task that each method learns, its adapter, and its settings. The first four with an adapter or a cloze begin with
+the pre-trained masked-LM head and, but for PET, leave it as it is: their papers bring no new classifier in."""
 
 STEPS = {"eprstmt": 80, "tnews": 160, "bustm": 80}
 """Optimizer steps of every run, of 8 examples (tnews: 16) unless the method says otherwise."""
@@ -134,7 +138,9 @@ def tree(corpus: str, method: str, split: int, settings: dict[str, Any], folder:
     }
 
 
-def run(corpus: str, method: str, size: int, split: int, settings: dict[str, Any], dev: bool) -> dict[str, Any]:
+def run(
+    corpus: str, method: str, size: int, split: int, settings: dict[str, Any], dev: bool
+) -> dict[str, Any]:
     """Trains and scores once, in this process."""
     train_records, dev_records = records(corpus, split, size)
     with tempfile.TemporaryDirectory() as name:
@@ -199,7 +205,9 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (corpus, size, method), own in groups.items():
         values = np.array([one["accuracy"] for one in own])
         half = (
-            float(T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values))) if len(values) in T_95 else None
+            float(T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values)))
+            if len(values) in T_95
+            else None
         )
         rows.append(
             {
@@ -282,12 +290,17 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=list(SIZES))
     parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=list(SPLITS))
     parser.add_argument(
-        "--settings", type=json.loads, default={}, help='other keys of the train section: \'{"learning_rate": 1e-3}\''
+        "--settings",
+        type=json.loads,
+        default={},
+        help="other keys of the train section: '{\"learning_rate\": 1e-3}'",
     )
     parser.add_argument("--dev", action="store_true", help="score on the dev file, leave the test set alone")
     parser.add_argument("--together", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
-    parser.add_argument("--quick", action="store_true", help="one task, size and split, few steps: under a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="one task, size and split, few steps: under a minute"
+    )
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -322,9 +335,7 @@ def main() -> None:
         for corpus in corpora
         for method in methods
     ]  # fmt: skip
-    jobs = [
-        job for job in jobs if json.dumps([job.get(key, scored_on) for key in keys]) not in done
-    ]
+    jobs = [job for job in jobs if json.dumps([job.get(key, scored_on) for key in keys]) not in done]
     with ThreadPoolExecutor(options.together) as pool:
         for found in pool.map(in_own_process, jobs):
             page["runs"].append(found)

@@ -29,6 +29,9 @@ COUNTS = {
     "cmrc2018": {"train": 1_002, "test": 3_219},
     "drcd": {"train": 3_524, "test": 3_493},
     "cmed": {"train": 3_000, "test": 585},
+    "fewclue_bustm": {"train": 32, "dev": 32, "test": 1_772},
+    "fewclue_eprstmt": {"train": 32, "dev": 32, "test": 610},
+    "fewclue_tnews": {"train": 240, "dev": 240, "test": 2_010},
     "lcqmc": {"train": 8_802, "test": 12_500},
     "literature_re_brat": {"train": 30, "test": 9},
     "literature_relations": {"train": 30, "test": 9},
@@ -51,6 +54,8 @@ COUNTS = {
 """Records a file, as counted when the corpora were collected."""
 LABELS = {
     "afqmc": {"same", "different"},
+    "fewclue_bustm": {"0", "1"},
+    "fewclue_eprstmt": {"Positive", "Negative"},
     "literature_re_brat": {"Abstract", "Location", "Metric", "Organization", "Person", "Thing", "Time"},
     "msra_ner": {"PER", "LOC", "ORG"},
     "resume_ner": {"NAME", "ORG", "TITLE", "EDU", "PRO", "CONT", "RACE", "LOC"},

@@ -75,7 +75,7 @@ def tiny_backbone_folder(
 
 
 def masked_lm_folder(folder: Path, *, seed: int = 0) -> Path:
-    """The model of a folder of :func:`tiny_backbone_folder` with a masked-LM head, as it is saved after pre-training."""
+    """The model of a folder of :func:`tiny_backbone_folder` with a masked-LM head, as pre-training saves it."""
     path = folder.with_name(f"{folder.name}-masked-lm")
     if not path.is_dir():
         AutoTokenizer.from_pretrained(folder).save_pretrained(path)

@@ -239,7 +239,10 @@ TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         },
         matching_records(),
     ),
-    "contrastive": ({"name": "contrastive_classification", "inverse_regularization": 10.0}, classification_records()),
+    "contrastive": (
+        {"name": "contrastive_classification", "inverse_regularization": 10.0},
+        classification_records(),
+    ),
     "contrastive-pairs": ({"name": "contrastive_classification"}, matching_records()),
     "ner-crf": ({"name": "ner", "head": "crf"}, ner_records()),
     "ner-softmax": ({"name": "ner", "head": "softmax", "tagging": "BIOES"}, ner_records()),

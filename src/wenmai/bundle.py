@@ -79,9 +79,7 @@ def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tok
         beside_them = {} if kept is None else adapter_state(backbone)
         weights = {name: tensor.cpu() for name, tensor in {**own, **beside_them, **head}.items()}
         try:
-            save_file(
-                weights, beside / (ADAPTER_WEIGHTS if alone else WEIGHTS), metadata={"format": "pt"}
-            )
+            save_file(weights, beside / (ADAPTER_WEIGHTS if alone else WEIGHTS), metadata={"format": "pt"})
         except SafetensorError as error:
             raise unwritable(folder, OSError(str(error))) from error
         manifest = {
@@ -102,7 +100,9 @@ def model_card(task: Task[Any, Any], adapter: AdapterConfig | None = None) -> st
     """The ``README.md`` of a bundle: what the model is for, what it answers, how it is opened."""
     alone = "The encoder alone opens with `transformers.AutoModel` and `transformers.AutoTokenizer`."
     if adapter is not None and adapter.save == "adapter":
-        alone = f"It holds a {adapter.method} adapter and the head; where the encoder lies is in `{MANIFEST}`."
+        alone = (
+            f"It holds a {adapter.method} adapter and the head; where the encoder lies is in `{MANIFEST}`."
+        )
     elif adapter is not None:
         alone += f"\nIts {adapter.method} vectors are in the same file; only wenmai puts them in front."
     labels = f"\n\nLabels: {', '.join(task.labels)}." if task.labels else ""

@@ -86,7 +86,9 @@ def test_other_rows_and_padding_change_nothing(method: AdapterMethod, folder: Pa
     together = backbone(batch)
     for row in range(3):
         length = int(batch["attention_mask"][row].sum())
-        alone = backbone({name: value[row : row + 1, :length] for name, value in batch.items() if name != "key"})
+        alone = backbone(
+            {name: value[row : row + 1, :length] for name, value in batch.items() if name != "key"}
+        )
         torch.testing.assert_close(alone[0], together[row, :length], rtol=1e-9, atol=1e-9)
 
 
@@ -100,7 +102,8 @@ def test_lora_is_a_change_of_low_rank(folder: Path) -> None:
     model, batch = plain(folder), rows()
     del batch["key"]
     learned = {
-        name: backbone.get_parameter(name).detach().clone().requires_grad_() for name in backbone.adapter_names()
+        name: backbone.get_parameter(name).detach().clone().requires_grad_()
+        for name in backbone.adapter_names()
     }
     weights = dict(model.named_parameters())
     for name, a_RK in learned.items():

@@ -114,7 +114,10 @@ def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
     predictor = trained[name]
     # a relation is asked about between two parts of a text
     texts = [text for text in ODD_TEXTS if len(text) > 1 or predictor.task.name != "relation_classification"]
-    items: list[Any] = [as_item(predictor.task.name, text, pairs={"text_pair", "label"} <= TOYS[name][1][0].keys()) for text in texts]
+    items: list[Any] = [
+        as_item(predictor.task.name, text, pairs={"text_pair", "label"} <= TOYS[name][1][0].keys())
+        for text in texts
+    ]
     found = predictor(items)
     assert len(found) == len(items)
     for text, prediction in zip(texts, found, strict=True):

@@ -39,8 +39,8 @@ class AdapterConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="lora: of what the changes are applied to")
     target_modules: list[str] | None = Field(
         default=None,
-        description="lora: the linear layers that are changed, by the end of their names ([query, value]); default: all "
-        "of them",
+        description="lora: the linear layers that are changed, by the end of their names ([query, value]); default: "
+        "all of them",
     )
     virtual_tokens: int = Field(
         default=20, ge=1, description="all but lora: how many vectors stand before the text"
@@ -64,21 +64,25 @@ class AdapterConfig(BaseModel):
     )
     save: Literal["whole", "adapter"] = Field(
         default="whole",
-        description="whole: the bundle holds the encoder too, lora merged into its weights, and opens anywhere; adapter: "
-        "only the adapter and where the encoder is to be had",
+        description="whole: the bundle holds the encoder too, lora merged into its weights, and opens anywhere; "
+        "adapter: only the adapter and where the encoder is to be had",
     )
 
     @model_validator(mode="after")
     def _only_what_the_method_reads(self) -> Self:
         for key, methods in READS.items():
             if self.method not in methods and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} is read by {' and '.join(methods)} only, not by {self.method}: remove it")
+                raise ValueError(
+                    f"{key} is read by {' and '.join(methods)} only, not by {self.method}: remove it"
+                )
         if self.reparameterization == "lstm" and self.method != "p_tuning":
             raise ValueError(f"reparameterization: lstm is for p_tuning; {self.method} takes mlp or none")
         if self.encoder_hidden_size is not None and self.encoder == "none":
             raise ValueError("encoder_hidden_size needs reparameterization: mlp or lstm")
         if self.save == "adapter" and self.train_also:
-            raise ValueError("save: adapter leaves the encoder out, but train_also changes it: take save: whole")
+            raise ValueError(
+                "save: adapter leaves the encoder out, but train_also changes it: take save: whole"
+            )
         return self
 
     @property

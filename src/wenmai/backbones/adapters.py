@@ -20,7 +20,7 @@ from wenmai.backbones.adapter_settings import AdapterConfig
 from wenmai.backbones.dropout import RowKeys
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.load import ADAPTER_PREFIX, Backbone, load_backbone
-from wenmai.backbones.lora import is_lora, put_in_lora
+from wenmai.backbones.lora import put_in_lora
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.backbones.virtual_tokens import Prefix, Prompt, Vectors, start_from_words
@@ -30,8 +30,8 @@ from wenmai.errors import BundleError, UserError
 def attach_adapter(backbone: Backbone, tokenizer: Tokenizer) -> None:
     """Puts the adapter of ``backbone.adapter`` in, in place; nothing where there is none, or where it is in already.
 
-    Its weights are drawn with PyTorch's global random state. Call it when the vocabulary is the one that will stay: what
-    the encoder has by then stands still.
+    Its weights are drawn with PyTorch's global random state. Call it when the vocabulary is the one that will stay:
+    what the encoder has by then stands still.
 
     Raises:
         UserError: the architecture can't have it.
@@ -54,8 +54,8 @@ def attach_adapter(backbone: Backbone, tokenizer: Tokenizer) -> None:
 def _prompt(backbone: Backbone, config: AdapterConfig, tokenizer: Tokenizer) -> Prompt:
     if backbone.care is not None:
         raise UserError(
-            f"backbone.adapter.method: {config.method}: {backbone.config.model_type} models lay their rows out in a way "
-            "of their own, which vectors in front would disturb; take lora"
+            f"backbone.adapter.method: {config.method}: {backbone.config.model_type} models lay their rows out in a "
+            "way of their own, which vectors in front would disturb; take lora"
         )
     words = backbone.word_embeddings
     width = words.embedding_dim
@@ -75,8 +75,8 @@ def _prefix(backbone: Backbone, config: AdapterConfig) -> Prefix:
     shapes = _attention_modules(backbone.model) if backbone.care is None else {}
     if len(set(shapes.values())) != 1:
         raise UserError(
-            f"backbone.adapter.method: {config.method}: {backbone.config.model_type} models compute attention in a way of "
-            "their own, which can't be given keys and values; take lora, prompt_tuning or p_tuning"
+            f"backbone.adapter.method: {config.method}: {backbone.config.model_type} models compute attention in a way "
+            "of their own, which can't be given keys and values; take lora, prompt_tuning or p_tuning"
         )
     heads, each = next(iter(shapes.values()))
     hidden = config.encoder_hidden_size or backbone.hidden_size
@@ -92,7 +92,7 @@ def _prefix(backbone: Backbone, config: AdapterConfig) -> Prefix:
 
 @torch.no_grad()
 def _attention_modules(model: Any) -> dict[nn.Module, tuple[int, int]]:
-    """The modules that ask for attention, in order, with the heads of their keys and the numbers a head; found by trying."""
+    """The modules that ask for attention, in order, with heads of keys and numbers a head; found by trying."""
     shapes: dict[nn.Module, tuple[int, int]] = {}
 
     def told(module: nn.Module, key_BATD: Tensor) -> None:
@@ -191,7 +191,9 @@ def referred_backbone(reference: Mapping[str, Any]) -> tuple[Backbone, Tokenizer
 
 def reference_to(backbone: Backbone) -> dict[str, Any]:
     """What finds the encoder again, as JSON."""
-    assert backbone.source is not None and backbone.fingerprint is not None, "only begun runs leave their encoder out"
+    assert backbone.source is not None and backbone.fingerprint is not None, (
+        "only begun runs leave their encoder out"
+    )
     source = backbone.source
     if source.model is not None and Path(source.model).expanduser().is_dir():
         source = source.model_copy(update={"model": str(Path(source.model).expanduser().resolve())})

@@ -25,7 +25,7 @@ SCHEMES: tuple[Scheme, ...] = (
     ("predictions.dense", "predictions.LayerNorm", "predictions.bias"),
     ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
 )
-"""What the dense layer, the norm and the bias are called by us, BERT and ERNIE, RoBERTa, ELECTRA, ALBERT, DistilBERT."""
+"""How we, BERT and ERNIE, RoBERTa, ELECTRA, ALBERT and DistilBERT call the dense layer, the norm and the bias."""
 
 
 def pretrained_lm_head(backbone: Backbone) -> dict[str, Tensor] | None:
@@ -45,8 +45,8 @@ def pretrained_lm_head(backbone: Backbone) -> dict[str, Tensor] | None:
     folder = model_folder(source)
     if not backbone.ties_embeddings and backbone.word_embeddings.embedding_dim == backbone.hidden_size:
         raise UserError(
-            f"{source.title}: its masked-LM head has an output matrix of its own (tie_word_embeddings: false), which is "
-            "not supported; take a model that shares it with the word embeddings"
+            f"{source.title}: its masked-LM head has an output matrix of its own (tie_word_embeddings: false), which "
+            "is not supported; take a model that shares it with the word embeddings"
         )
     found = _named(folder)
     for dense, norm, bias in SCHEMES:
@@ -57,15 +57,17 @@ def pretrained_lm_head(backbone: Backbone) -> dict[str, Tensor] | None:
             "norm.bias": [f"{norm}.bias", f"{norm}.beta"],
             "bias": [bias],
         }
-        chosen = {own: next((name for name in theirs if name in found), None) for own, theirs in names.items()}
+        chosen = {
+            own: next((name for name in theirs if name in found), None) for own, theirs in names.items()
+        }
         if None not in chosen.values():
             wanted = {str(name): own for own, name in chosen.items()}
             state = {wanted[name]: tensor.float() for name, tensor in _read(folder, found, wanted).items()}
             state["bias"] = _fitted(state["bias"], backbone, replaced=source.tokenizer is not None)
             return state
     raise UserError(
-        f"{source.title}: its files hold no masked-LM head, so it can't say which words fill a gap; take a model that was "
-        "saved with one (wenmai-tiny-zh, a BertForMaskedLM ...), or train one with the task masked_lm"
+        f"{source.title}: its files hold no masked-LM head, so it can't say which words fill a gap; take a model that "
+        "was saved with one (wenmai-tiny-zh, a BertForMaskedLM ...), or train one with the task masked_lm"
     )
 
 

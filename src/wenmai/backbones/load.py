@@ -239,7 +239,11 @@ class Backbone(nn.Module):
         Raises:
             BundleError: weights are missing, too many, or of another shape.
         """
-        own = {name: tensor for name, tensor in state.items() if not name.startswith((HEAD_PREFIX, ADAPTER_PREFIX))}
+        own = {
+            name: tensor
+            for name, tensor in state.items()
+            if not name.startswith((HEAD_PREFIX, ADAPTER_PREFIX))
+        }
         try:
             missing, unexpected = self.model.load_state_dict(own, strict=False)
         except RuntimeError as error:

@@ -1,6 +1,7 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685) through peft: ``W x`` becomes ``W x + alpha / rank * B A x``, W standing still.
+"""LoRA (Hu et al. 2021, arXiv:2106.09685) through peft: ``W x`` becomes ``W x + alpha / rank * B A x``; W is frozen.
 
-peft puts its layers in the place of the linear ones inside transformers' own modules, so they run packed or padded alike.
+peft puts its layers in the place of the linear ones inside transformers' own modules, so they run packed or padded
+alike.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def put_in_lora(model: nn.Module, config: AdapterConfig) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise UserError(
-            'backbone.adapter.method: lora needs the package peft, which is not installed: pip install "wenmai[adapters]", '
+            "backbone.adapter.method: lora needs the package peft, which is not installed: pip install "
+            '"wenmai[adapters]", '
             "or take prompt_tuning, p_tuning, prefix_tuning or p_tuning_v2, which need nothing"
         ) from error
     names = _linear_layers(model)

@@ -69,7 +69,9 @@ def packed_forward(
             return packing.unpack(hidden, read_N)
         one_row = {name: value[None] for name, value in packed.items()}
         with perturbed(model, perturbation_NH), _no_masks(model):
-            found: Tensor = model(**one_row, **options, **{ARGUMENT: Rows(keys, packing, prefix)}).last_hidden_state
+            found: Tensor = model(
+                **one_row, **options, **{ARGUMENT: Rows(keys, packing, prefix)}
+            ).last_hidden_state
     return packing.unpack(found[0])
 
 

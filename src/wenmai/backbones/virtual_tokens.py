@@ -40,14 +40,18 @@ class Vectors(nn.Module):
     def __init__(self, count: int, width: int, *, inner: int, encoder: Reparameterization, hidden: int):
         super().__init__()
         direct = encoder == "none"
-        self.vectors = nn.Parameter(torch.randn(count, width if direct else inner) * (SMALL if direct else 1.0))
+        self.vectors = nn.Parameter(
+            torch.randn(count, width if direct else inner) * (SMALL if direct else 1.0)
+        )
         self.lstm: nn.LSTM | None = None
         self.mlp: nn.Sequential | None = None
         if encoder == "mlp":
             self.mlp = nn.Sequential(nn.Linear(inner, hidden), nn.Tanh(), nn.Linear(hidden, width))
         elif encoder == "lstm":
             self.lstm = nn.LSTM(inner, hidden, num_layers=2, bidirectional=True, batch_first=True)
-            self.mlp = nn.Sequential(nn.Linear(2 * hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, width))
+            self.mlp = nn.Sequential(
+                nn.Linear(2 * hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, width)
+            )
 
     def forward(self) -> Tensor:
         """(P, width)."""
@@ -91,7 +95,9 @@ class Prompt(nn.Module):
         there_PE = words(longer["input_ids"][:1, :count])[0]
         prompt_BPE = (self.vectors() - there_PE).expand(rows, -1, -1)
         own = batch.get("perturbation")
-        text_BTE = prompt_BPE.new_zeros(rows, batch["input_ids"].size(1), prompt_BPE.size(2)) if own is None else own
+        text_BTE = (
+            prompt_BPE.new_zeros(rows, batch["input_ids"].size(1), prompt_BPE.size(2)) if own is None else own
+        )
         longer["perturbation"] = torch.cat([prompt_BPE, text_BTE], dim=1)
         return {**batch, **longer}
 

@@ -19,8 +19,8 @@ class ClozeHead(Head):
     """Labels are words, and a row has K masks for them.
 
     The score of a word is the mean over its k pieces of ``log p(piece | mask)``, at the first k masks, p being the
-    softmax over the whole vocabulary: so words of several pieces are not worse for being long. A label with several words
-    has the logarithm of their mean probability. Nothing here is new to the model (arXiv:2001.07676).
+    softmax over the whole vocabulary: so words of several pieces are not worse for being long. A label with several
+    words has the logarithm of their mean probability. Nothing here is new to the model (arXiv:2001.07676).
 
     Outputs:
         ``logits`` (B, L), the labels' scores.

@@ -20,10 +20,10 @@ class SimilarRowsHead(Head):
         ``embedding`` (B, H), and ``logits`` (B, L), linear in it.
 
     Targets:
-        ``label`` (B,), the id or IGNORE. Over all pairs of rows of the step the squared error of the cosine, which is to
-        be 1 within a label and 0 across: the mean over pairs of one label and the mean over the others, averaged, so that
-        neither kind outweighs the other (arXiv:2209.11055 draws as many pairs of each). A step is one term, or none if it
-        has no pair.
+        ``label`` (B,), the id or IGNORE. Over all pairs of rows of the step the squared error of the cosine, which is
+        to be 1 within a label and 0 across: the mean over pairs of one label and the mean over the others, averaged, so
+        that neither kind outweighs the other (arXiv:2209.11055 draws as many pairs of each). A step is one term, or
+        none if it has no pair.
 
     The loss looks at pairs and the logits are not learned by it, so R-Drop is not defined.
 
@@ -104,8 +104,8 @@ def logistic_regression(
         search.zero_grad()
         errors = cross_entropy(x_NH @ weight_LH.T + bias_L, label_N, reduction="sum")
         value: Tensor = errors * inverse_regularization + weight_LH.square().sum() / 2
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    search.step(objective)
+    search.step(objective)  # type: ignore[no-untyped-call]
     return weight_LH.detach(), bias_L.detach()

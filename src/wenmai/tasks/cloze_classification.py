@@ -1,8 +1,8 @@
 """Classification by filling a gap (PET, Schick & Schütze 2021): for few labels, since nothing new has to be learned.
 
-A template makes a sentence with a gap of the text, and each label is a word that may stand there: the masked-LM head that
-the model was pre-trained with says which fits. Several templates are learned together, and their answers averaged. For
-texts and for pairs of texts; a long text is read in overlapping windows, a long pair is cut.
+A template makes a sentence with a gap of the text, and each label is a word that may stand there: the masked-LM head
+that the model was pre-trained with says which fits. Several templates are learned together, and their answers averaged.
+For texts and for pairs of texts; a long text is read in overlapping windows, a long pair is cut.
 
 What of PET is not here: its second step, soft labels for unlabelled texts that a classifier then learns from.
 """
@@ -42,8 +42,8 @@ class ClozeClassificationConfig(TaskConfig):
     )
     verbalizer: dict[str, str | list[str]] = Field(
         default={},
-        description="label: its word or words, as they may stand at the mask; default: the label itself. Labels that no "
-        "example has can be answered too",
+        description="label: its word or words, as they may stand at the mask; default: the label itself. Labels that "
+        "no example has can be answered too",
     )
     window_overlap: int = Field(default=32, ge=0, description="tokens that neighbouring windows share")
     label_smoothing: float = Field(
@@ -85,7 +85,9 @@ class ClozeClassification(Task[LabelledText, ClozeClassificationConfig]):
         problems = unknown_label(example, self.labels)
         if (example.text_pair is not None) != any("{text_pair}" in t for t in self.config.templates):
             have = "no" if example.text_pair is None else "a"
-            problems.append(f"has {have} text_pair, which does not go with task.templates and their {{text_pair}}")
+            problems.append(
+                f"has {have} text_pair, which does not go with task.templates and their {{text_pair}}"
+            )
         return problems
 
     def as_example(self, item: Any) -> LabelledText:
@@ -143,9 +145,7 @@ class ClozeClassification(Task[LabelledText, ClozeClassificationConfig]):
         if state is not None:
             head.lm.load_state_dict(state)
 
-    def decode(
-        self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: LabelledText
-    ) -> Prediction:
+    def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: LabelledText) -> Prediction:
         logits_L = pooled_windows([out["logits"] for out in outputs], rows, "mean", one_label=True)
         return {**example.texts, **label_prediction(logits_L, self.labels)}
 

@@ -63,8 +63,8 @@ class Filled:
         room = max_length - len(tokenizer.single.before) - len(tokenizer.single.after) - literal - self.masks
         if room < 2:
             raise UserError(
-                f"task.templates: a template takes {literal} tokens and {self.masks} masks, which leaves {max(0, room)} of "
-                f"task.max_length {max_length} for the text: shorten it or raise task.max_length"
+                f"task.templates: a template takes {literal} tokens and {self.masks} masks, which leaves "
+                f"{max(0, room)} of task.max_length {max_length} for the text: shorten it or raise task.max_length"
             )
         return room
 
@@ -144,6 +144,6 @@ def distinct(words: Sequence[tuple[str, str, list[int]]]) -> None:
         other, earlier = seen.setdefault(tuple(ids), (label, word))
         if (other, earlier) != (label, word):
             raise UserError(
-                f"task.verbalizer: {earlier!r} for label {other!r} and {word!r} for label {label!r} are the same tokens: "
-                "give each label words of its own"
+                f"task.verbalizer: {earlier!r} for label {other!r} and {word!r} for label {label!r} are the same "
+                "tokens: give each label words of its own"
             )

@@ -79,9 +79,7 @@ class ContrastiveClassification(Task[LabelledText, ContrastiveClassificationConf
             inverse_regularization=self.config.inverse_regularization,
         )
 
-    def decode(
-        self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: LabelledText
-    ) -> Prediction:
+    def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: LabelledText) -> Prediction:
         logits_L = pooled_windows([out["logits"] for out in outputs], rows, "mean", one_label=True)
         return {**example.texts, **label_prediction(logits_L, self.labels)}
 

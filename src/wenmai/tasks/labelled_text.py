@@ -1,4 +1,4 @@
-"""The record of tasks that learn one label of a text or of a pair of texts, and what they share in reading and scoring."""
+"""The record of tasks that learn one label of a text or of a pair, and what they share in reading and scoring."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ def refuse_adapter(task: Task[Any, Any], backbone: Backbone, *, extended: bool) 
         return
     if adapter.in_front and task.generation() is not None:
         raise UserError(
-            f"backbone.adapter.method: {adapter.method}: {task.name} writes texts token by token, before which no vectors "
-            "stand; take lora"
+            f"backbone.adapter.method: {adapter.method}: {task.name} writes texts token by token, before which no "
+            "vectors stand; take lora"
         )
     if adapter.save == "adapter" and extended:
         raise UserError(

@@ -31,9 +31,7 @@ def fit_head(work: Prepared) -> None:
     try:
         for part in within_budget(places, rows, TOKENS_PER_BATCH):
             chosen = [rows[i][j] for i, j in part]
-            batch = {
-                key: value.to(device) for key, value in collate(chosen, work.tokenizer.pad_id).items()
-            }
+            batch = {key: value.to(device) for key, value in collate(chosen, work.tokenizer.pad_id).items()}
             found.append(model(batch))
             targets.append({name: batch[name] for name in chosen[0].targets})
         model.head.fit(_together(found), _together(targets))
