@@ -5,11 +5,12 @@
 
 The data are ../shared/data/fewclue: reviews (eprstmt), news titles in 15 classes (tnews), pairs of questions (bustm). A
 split's training file holds 16 examples a class (eprstmt and bustm: on average). 8 a class are the first 8 of each class
-in it (or all, where there are fewer); 32 are the training and the dev file of the split together. So nothing is chosen
-on a dev set: every run takes the settings below, a fixed number of steps, and the last weights, and is tested once, on
-at most 600 test examples, evenly spread over the file. The settings of each method were chosen on the dev file of split
-0 with 16 labels a class of all three tasks (``--dev`` scores there and leaves the test set alone; the page says what
-was tried).
+in it (or all, where there are fewer); 32 are the training and the dev file of the split together. So no run has a dev
+set: each takes a fixed number of examples, and the last weights, and is tested once, on at most 600 test examples,
+evenly spread over the file.
+
+The learning rate of each method is chosen beforehand among three, by the mean accuracy on the dev files of split 0 with
+16 labels a class of all three tasks; these runs are on the page too. Its other settings are below.
 
 Each run is a process of its own with one thread. Runs that the JSON file already holds are not repeated.
 """
@@ -44,47 +45,60 @@ from wenmai.training.trainer import train
 CORPORA = ("eprstmt", "tnews", "bustm")
 SIZES = (8, 16, 32)
 SPLITS = (0, 1, 2, 3, 4)
-TEST_EXAMPLES = 600
+TEST_EXAMPLES, QUICK_TEST = 600, 60
 CLOZE = "cloze_classification"
 FROZEN_HEAD = {"freeze": ["head.*"]}
 METHODS: dict[str, dict[str, Any]] = {
-    "fine-tuning": {"task": "classification", "train": {"learning_rate": 3e-4, "head_learning_rate": 1e-3}},
-    "PET": {"task": CLOZE, "train": {"learning_rate": 2e-4}},
+    "fine-tuning": {
+        "task": "classification",
+        "train": {"head_learning_rate": 1e-3},
+        "rates": [1e-4, 3e-4, 1e-3],
+    },
+    "PET": {"task": CLOZE, "train": {}, "rates": [1e-4, 3e-4, 1e-3]},
     "prompt tuning": {
         "task": CLOZE,
         "adapter": {"method": "prompt_tuning", "virtual_tokens": 10},
-        "train": {"learning_rate": 3e-2, **FROZEN_HEAD},
+        "train": FROZEN_HEAD,
+        "rates": [3e-3, 1e-2, 3e-2],
     },
     "P-tuning": {
         "task": CLOZE,
         "adapter": {"method": "p_tuning", "virtual_tokens": 10},
-        "train": {"learning_rate": 3e-3, **FROZEN_HEAD},
+        "train": FROZEN_HEAD,
+        "rates": [1e-3, 3e-3, 1e-2],
     },
     "prefix tuning": {
         "task": CLOZE,
         "adapter": {"method": "prefix_tuning", "virtual_tokens": 10},
-        "train": {"learning_rate": 3e-3, **FROZEN_HEAD},
+        "train": FROZEN_HEAD,
+        "rates": [1e-3, 3e-3, 1e-2],
     },
     "P-tuning v2": {
         "task": "classification",
         "adapter": {"method": "p_tuning_v2", "virtual_tokens": 10},
-        "train": {"learning_rate": 1e-2, "head_learning_rate": 1e-2},
+        "train": {"head_learning_rate": 1e-2},
+        "rates": [3e-3, 1e-2, 3e-2],
     },
     "LoRA": {
         "task": "classification",
         "adapter": {"method": "lora", "rank": 8, "alpha": 16},
-        "train": {"learning_rate": 2e-3, "head_learning_rate": 2e-3},
+        "train": {"head_learning_rate": 3e-3},
+        "rates": [1e-3, 3e-3, 1e-2],
     },
     "SetFit": {
         "task": "contrastive_classification",
-        "train": {"learning_rate": 1e-4, "examples_per_step": 32},
+        "train": {"examples_per_step": 32},
+        "rates": [3e-5, 1e-4, 3e-4],
     },
 }
-"""The task that each method learns, its adapter, and its settings. The first four with an adapter or a cloze begin with
-the pre-trained masked-LM head and, but for PET, leave it as it is: their papers bring no new classifier in."""
+"""The task that each method learns, its adapter, its settings, and the learning rates it is tried with. Prompt tuning,
+P-tuning and prefix tuning use the pre-trained masked-LM head and leave it as it is; P-tuning v2 and LoRA have a new
+classifier, as fine-tuning has."""
 
-STEPS = {"eprstmt": 80, "tnews": 160, "bustm": 80}
-"""Optimizer steps of every run, of 8 examples (tnews: 16) unless the method says otherwise."""
+EXAMPLES = {"eprstmt": 640, "tnews": 2560, "bustm": 640}
+"""How many examples every run learns from, repeated ones counted."""
+AT_ONCE = {"eprstmt": 8, "tnews": 16, "bustm": 8}
+"""Of a step, unless the method says otherwise."""
 
 
 def records(corpus: str, split: int, size: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -111,6 +125,7 @@ def tree(corpus: str, method: str, split: int, settings: dict[str, Any], folder:
     """The configuration of a run, whose data lie in ``folder``."""
     recipe = load_config(RECIPES / f"fewclue_{corpus}.yaml")
     chosen = METHODS[method]
+    at_once = chosen["train"].get("examples_per_step", AT_ONCE[corpus])
     task = {"name": chosen["task"], "max_length": recipe.task.max_length}
     if chosen["task"] == "classification":
         task["name"] = "text_matching" if corpus == "bustm" else "text_classification"
@@ -125,8 +140,8 @@ def tree(corpus: str, method: str, split: int, settings: dict[str, Any], folder:
         "data": {"train": str(folder / "train.jsonl")},
         "train": {
             "epochs": 1000,  # the steps end it
-            "max_steps": STEPS[corpus],
-            "examples_per_step": 16 if corpus == "tnews" else 8,
+            "max_steps": EXAMPLES[corpus] // at_once,
+            "examples_per_step": at_once,
             "save_steps": 100_000,
             **chosen["train"],
             **settings,
@@ -160,7 +175,7 @@ def run(
         else:
             recipe = load_config(RECIPES / f"fewclue_{corpus}.yaml")
             test = load_splits(recipe.data, TASKS[recipe.task.name].Example, cache=None, output=None)["test"]
-            count = min(TEST_EXAMPLES, len(test))
+            count = min(QUICK_TEST if "max_steps" in settings else TEST_EXAMPLES, len(test))
             chosen = test.select([i * len(test) // count for i in range(count)])
             examples = [example.model_validate(one.model_dump(exclude_none=True)) for one in chosen]
         metrics = evaluate(trained, examples, split="dev" if dev else "test", output=folder / "evaluation")
@@ -200,7 +215,8 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a corpus, size and method: the mean over splits with its t interval, and what it cost."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in runs:
-        groups.setdefault((one["corpus"], one["size"], one["method"]), []).append(one)
+        if one["scored_on"] == "test":
+            groups.setdefault((one["corpus"], one["size"], one["method"]), []).append(one)
     rows = []
     for (corpus, size, method), own in groups.items():
         values = np.array([one["accuracy"] for one in own])
@@ -224,7 +240,6 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     for row in rows:
-        # over all splits of both: splits are paired, chance is not
         rivals = [other for other in rows if (other["corpus"], other["size"]) == (row["corpus"], row["size"])]
         row["best"] = row["mean"] == max(other["mean"] for other in rivals)
     return rows
@@ -289,13 +304,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=list(SIZES))
     parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=list(SPLITS))
-    parser.add_argument(
-        "--settings",
-        type=json.loads,
-        default={},
-        help="other keys of the train section: '{\"learning_rate\": 1e-3}'",
-    )
-    parser.add_argument("--dev", action="store_true", help="score on the dev file, leave the test set alone")
     parser.add_argument("--together", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
     parser.add_argument(
@@ -306,15 +314,11 @@ def main() -> None:
     if options.job:
         print(json.dumps(run(**json.loads(options.job))))
         return
-    corpora, sizes, splits, methods = options.corpora, options.sizes, options.splits, options.methods
-    settings = options.settings
-    if options.quick:
-        corpora, sizes, splits, settings = ["bustm"], [8], [0], {"max_steps": 4, **settings}
     page: dict[str, Any] = {
         "benchmark": "few_labels",
         "date": time.strftime("%Y-%m-%d"),
         "methods": METHODS,
-        "steps": STEPS,
+        "examples": EXAMPLES,
         "threads": "one a run",
         "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
         "versions": {name: version(name) for name in ("wenmai", "torch", "transformers", "peft")},
@@ -322,30 +326,66 @@ def main() -> None:
     }
     if options.json and options.json.is_file():
         page["runs"] = json.loads(options.json.read_text(encoding="utf-8"))["runs"]
-    keys = ("corpus", "method", "size", "split", "settings", "scored_on")
-    done = {json.dumps([one[key] for key in keys]) for one in page["runs"]}
-    scored_on = "dev" if options.dev else "test"
-    jobs = [
-        {
-            "corpus": corpus, "method": method, "size": size, "split": split, "settings": settings,
-            "dev": options.dev,
-        }
-        for split in splits
-        for size in sizes
-        for corpus in corpora
-        for method in methods
-    ]  # fmt: skip
-    jobs = [job for job in jobs if json.dumps([job.get(key, scored_on) for key in keys]) not in done]
+    if options.quick:
+        quick = {"max_steps": 3}
+        jobs = [job("bustm", method, 8, 0, METHODS[method]["rates"][0], quick) for method in options.methods]
+        work_off(jobs, page, options)
+    else:
+        trials = [
+            job(corpus, method, 16, 0, rate, {}, dev=True)
+            for corpus in options.corpora
+            for method in options.methods
+            for rate in METHODS[method]["rates"]
+        ]
+        work_off(trials, page, options)
+        rates = chosen_rates(page["runs"], options.methods)
+        jobs = [
+            job(corpus, method, size, split, rates[method], {})
+            for split in options.splits
+            for size in options.sizes
+            for corpus in options.corpora
+            for method in options.methods
+        ]
+        work_off(jobs, page, options)
+    print(table(page))
+    print(winners(page))
+
+
+def job(
+    corpus: str, method: str, size: int, split: int, rate: float, more: dict[str, Any], *, dev: bool = False
+) -> dict[str, Any]:
+    settings = {"learning_rate": rate, **more}
+    return {
+        "corpus": corpus, "method": method, "size": size, "split": split, "settings": settings, "dev": dev,
+    }  # fmt: skip
+
+
+def chosen_rates(runs: list[dict[str, Any]], methods: list[str]) -> dict[str, float]:
+    """Of each method the rate with the highest mean accuracy on the dev files; the lowest of several equal ones."""
+    chosen = {}
+    for method in methods:
+        scores: dict[float, list[float]] = {rate: [] for rate in METHODS[method]["rates"]}
+        for one in runs:
+            rate = one["settings"]["learning_rate"]
+            if one["method"] == method and one["scored_on"] == "dev" and rate in scores:
+                scores[rate].append(one["accuracy"])
+        chosen[method] = max(scores, key=lambda rate: float(np.mean(scores[rate])))
+    return chosen
+
+
+def work_off(jobs: list[dict[str, Any]], page: dict[str, Any], options: argparse.Namespace) -> None:
+    """Runs what the page does not hold yet, and writes the page after each."""
+    keys = ("corpus", "method", "size", "split", "settings", "dev")
+    done = {json.dumps([one.get(key, one["scored_on"] == "dev") for key in keys]) for one in page["runs"]}
+    left = [one for one in jobs if json.dumps([one[key] for key in keys]) not in done]
     with ThreadPoolExecutor(options.together) as pool:
-        for found in pool.map(in_own_process, jobs):
+        for found in pool.map(in_own_process, left):
             page["runs"].append(found)
             print(json.dumps(found, ensure_ascii=False), flush=True)
             page["rows"] = summary(page["runs"])
             if options.json:
                 write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
     page["rows"] = summary(page["runs"])
-    print(table(page))
-    print(winners(page))
 
 
 if __name__ == "__main__":

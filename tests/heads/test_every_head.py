@@ -288,7 +288,7 @@ class Made:
 
     def loss(self, chosen: list[int], extra: int = 0) -> tuple[Tensor, int]:
         hidden, batch = self.batch(chosen, extra)
-        outputs = self.head.training_outputs(hidden, batch["attention_mask"], batch)
+        outputs = self.head.training_outputs(hidden.requires_grad_(), batch["attention_mask"], batch)
         return self.head.loss(outputs, batch)
 
     def divergence(self, chosen: list[int], extra: int = 0, *, nudge: float = 0.5) -> Tensor:
