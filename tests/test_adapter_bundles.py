@@ -151,6 +151,31 @@ def test_what_does_not_go_together(
         prepare(configured(tmp_path, backbone, name, **adapter))
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("ner-crf", "prompt_tuning"),
+        ("embedding", "lora"),
+        ("question-answering", "p_tuning_v2"),
+        ("masked-lm", "prefix_tuning"),
+        ("cloze", "p_tuning"),
+    ],
+)
+def test_any_task_takes_an_adapter(name: str, method: AdapterMethod, tmp_path: Path, backbone: Path) -> None:
+    config = configured(tmp_path, backbone, name, method=method)
+    load(
+        train(changed(config, {"train.max_steps": 2, "train.freeze": ["head.*"] if name == "cloze" else []}))
+    )
+
+
+def test_no_model_is_built_on_an_encoder_with_vectors_in_front(tmp_path: Path, backbone: Path) -> None:
+    run = train(configured(tmp_path / "first", backbone, method="p_tuning_v2"))
+    with pytest.raises(UserError, match=r"with an adapter \(p_tuning_v2\)"):
+        prepare(toy_config(tmp_path / "second", "classification", run / "bundle"))
+    merged = train(configured(tmp_path / "third", backbone, method="lora"))
+    prepare(toy_config(tmp_path / "fourth", "classification", merged / "bundle"))
+
+
 def test_an_encoder_that_is_drawn_can_not_be_left_out(tmp_path: Path, backbone: Path) -> None:
     config = toy_config(tmp_path, "classification", backbone)
     with pytest.raises(ConfigError, match="nowhere to be had"):

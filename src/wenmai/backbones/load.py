@@ -31,7 +31,14 @@ from wenmai.backbones.from_scratch import described, fit_tokenizer, random_model
 from wenmai.backbones.hub import model_folder
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
 from wenmai.backbones.lora import is_lora, merged
-from wenmai.backbones.model_files import model_class, model_options, read_config, read_weights, some
+from wenmai.backbones.model_files import (
+    model_class,
+    model_options,
+    read_config,
+    read_weights,
+    refuse_adapters,
+    some,
+)
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed, positions
 from wenmai.backbones.positions import extend_positions
@@ -280,8 +287,10 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
 
 
 def _from_folder(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
+    folder = model_folder(config)
+    refuse_adapters(folder)
     backbone, tokenizer = _load(
-        model_folder(config),
+        folder,
         weights=config.weights,
         layers=config.layers,
         dropout=config.dropout,
