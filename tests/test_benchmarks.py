@@ -93,3 +93,16 @@ def test_language_models(tmp_path: Path) -> None:
     # transformers, with our weights, finds our perplexity
     assert causal["ours_by_transformers"] == pytest.approx(causal["ours"], rel=1e-4)
     assert all(row["task"] in printed for row in page["rows"])
+
+
+@pytest.mark.slow
+def test_few_labels(shared_data: Path, tmp_path: Path) -> None:
+    page, printed = page_of("few_labels.py", tmp_path, "--quick")
+    assert {row["method"] for row in page["rows"]} == set(page["methods"])
+    learned = {one["method"]: one["trainable"] / one["parameters"] for one in page["runs"]}
+    assert learned["fine-tuning"] == learned["PET"] == learned["SetFit"] == 1
+    assert 0 < learned["prompt tuning"] < learned["P-tuning v2"] < learned["LoRA"] < 0.1
+    assert all(one["train_examples"] == 16 for one in page["runs"])
+    assert all(f"| {method} |" in printed for method in page["methods"])
+    again, _ = page_of("few_labels.py", tmp_path, "--quick")
+    assert again["runs"] == page["runs"], "runs that the file holds are not repeated"
