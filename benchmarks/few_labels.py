@@ -63,13 +63,13 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "P-tuning": {
         "task": CLOZE,
-        "adapter": {"method": "p_tuning", "virtual_tokens": 10},
+        "adapter": {"method": "p_tuning", "virtual_tokens": 10, "encoder_hidden_size": 128},
         "train": FROZEN_HEAD,
         "rates": [1e-3, 3e-3, 1e-2],
     },
     "prefix tuning": {
         "task": CLOZE,
-        "adapter": {"method": "prefix_tuning", "virtual_tokens": 10},
+        "adapter": {"method": "prefix_tuning", "virtual_tokens": 10, "encoder_hidden_size": 128},
         "train": FROZEN_HEAD,
         "rates": [1e-3, 3e-3, 1e-2],
     },
