@@ -73,7 +73,8 @@ class ClozeHead(Head):
         place_BK = (slots_BT[:, None, :] == slot_K[:, None]).long().argmax(dim=-1)
         at_BKH = hidden_BTH.gather(1, place_BK[..., None].expand(-1, -1, hidden_BTH.size(-1)))
         log_p_BKV = log_softmax(widened(self.lm(at_BKH, mask_BT)["logits"]), dim=-1)
-        piece_BKW = self.piece_WK.T.expand(len(slots_BT), most, words)
+        # len() would fix the number of rows in an exported graph
+        piece_BKW = self.piece_WK.T.expand(slots_BT.size(0), most, words)
         score_BW = (log_p_BKV.gather(2, piece_BKW) * self.share_WK.T).sum(dim=1)
         return {"logits": (score_BW[:, None, :] + self.log_share_LW).logsumexp(dim=-1)}
 
