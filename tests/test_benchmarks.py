@@ -107,3 +107,16 @@ def test_zero_shot(shared_data: Path, tmp_path: Path) -> None:
         low, high = row["interval"]
         assert low <= row["accuracy"] <= high and row["test_examples"] <= 41
     assert "majority" in printed
+
+
+@pytest.mark.slow
+def test_few_labels(shared_data: Path, tmp_path: Path) -> None:
+    page, printed = page_of("few_labels.py", tmp_path, "--quick")
+    assert {row["method"] for row in page["rows"]} == set(page["methods"])
+    learned = {one["method"]: one["trainable"] / one["parameters"] for one in page["runs"]}
+    assert learned["fine-tuning"] == learned["PET"] == learned["SetFit"] == 1
+    assert 0 < learned["prompt tuning"] < learned["P-tuning v2"] < learned["LoRA"] < 0.1
+    assert all(one["train_examples"] == 16 for one in page["runs"])
+    assert all(f"| {method} |" in printed for method in page["methods"])
+    again, _ = page_of("few_labels.py", tmp_path, "--quick")
+    assert again["runs"] == page["runs"], "runs that the file holds are not repeated"

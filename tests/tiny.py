@@ -15,6 +15,7 @@ from tokenizers.models import Unigram
 from transformers import (
     AutoTokenizer,
     BertConfig,
+    BertForMaskedLM,
     BertModel,
     BertTokenizer,
     GPT2Config,
@@ -70,6 +71,17 @@ def tiny_backbone_folder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         BertModel(config, add_pooling_layer=False).save_pretrained(path)
+    return path
+
+
+def masked_lm_folder(folder: Path, *, seed: int = 0) -> Path:
+    """The model of a folder of :func:`tiny_backbone_folder` with a masked-LM head, as pre-training saves it."""
+    path = folder.with_name(f"{folder.name}-masked-lm")
+    if not path.is_dir():
+        AutoTokenizer.from_pretrained(folder).save_pretrained(path)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            BertForMaskedLM.from_pretrained(folder).save_pretrained(path)
     return path
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tiny import decoder_folder
+from tiny import decoder_folder, masked_lm_folder
 from wenmai.config import RunConfig, load_config
 
 PEOPLE = ["王小明", "李建国", "张伟", "陈丽华", "赵六", "孙中山", "周杰", "吴京"]
@@ -264,6 +264,27 @@ def layout_records() -> list[dict[str, Any]]:
 
 
 TOYS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "cloze": (
+        {
+            "name": "cloze_classification",
+            "templates": ["这是[MASK]评：{text}", "{text}我说[MASK]。"],
+            "verbalizer": {"好评": ["好", "喜欢"], "差评": "坏的"},
+        },
+        classification_records(),
+    ),
+    "cloze-pairs": (
+        {
+            "name": "cloze_classification",
+            "templates": ["{text}，{text_pair}，[MASK]同"],
+            "verbalizer": {"相同": "相", "不同": "不"},
+        },
+        matching_records(),
+    ),
+    "contrastive": (
+        {"name": "contrastive_classification", "inverse_regularization": 10.0},
+        classification_records(),
+    ),
+    "contrastive-pairs": ({"name": "contrastive_classification"}, matching_records()),
     "ner-crf": ({"name": "ner", "head": "crf"}, ner_records()),
     "ner-softmax": ({"name": "ner", "head": "softmax", "tagging": "BIOES"}, ner_records()),
     "ner-nested": ({"name": "ner", "head": "global_pointer", "nested": True}, nested_records()),
@@ -338,8 +359,10 @@ def write_jsonl(path: Path, records: list[dict[str, Any]]) -> Path:
 
 
 def backbone_of(name: str, folder: Path) -> Path:
-    """The folder of an encoder, or for what needs a decoder one of its size and vocabulary."""
+    """The folder of an encoder, or for what needs a decoder or a masked-LM head one of its size and vocabulary."""
     task = TOYS[name][0]
+    if task["name"] == "cloze_classification":
+        return masked_lm_folder(folder)
     return decoder_folder(folder) if task["name"] == "causal_lm" or "auxiliary_lm" in task else folder
 
 

@@ -3,6 +3,10 @@
 ``config.json``, ``model.safetensors`` and the tokenizer files are the backbone's, so ``AutoModel`` and
 ``AutoTokenizer`` open the folder without wenmai. The head's weights lie in the same file under ``wenmai_head.``;
 ``wenmai.json`` names the task, its configuration and its labels. Nothing in it is unpickled.
+
+LoRA is merged into the encoder's weights. Prompts and prefixes, which can't be, lie beside them under
+``wenmai_adapter.``: the encoder opens without them. A bundle of ``adapter.save: adapter`` has the adapter and the head
+alone, in ``adapter.safetensors``, and says where the encoder is.
 """
 
 from __future__ import annotations
@@ -12,14 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from wenmai.atomic import recover_folder, unwritable, writing_folder
-from wenmai.backbones.load import HEAD_PREFIX, load_folder
+from wenmai.backbones.adapter_settings import AdapterConfig
+from wenmai.backbones.adapters import (
+    adapter_state,
+    attach_adapter,
+    load_adapter_state,
+    reference_to,
+    referred_backbone,
+)
+from wenmai.backbones.load import ADAPTER_PREFIX, HEAD_PREFIX, load_folder
 from wenmai.backbones.shipped import shipped_folder, shipped_models
-from wenmai.backbones.tokenizer import Normalization, Tokenizer
+from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import BundleError, UserError
 from wenmai.heads.multi_task import MultiTaskHead
 from wenmai.tasks import TASKS
@@ -28,9 +42,11 @@ from wenmai.tasks.multi_task import MultiTask
 from wenmai.tasks.task import Task
 from wenmai.version import __version__
 
-FORMAT = 1
+FORMAT = 2
+"""The first to hold adapters; a bundle without one is written in format 1, which earlier versions read."""
 MANIFEST = "wenmai.json"
 WEIGHTS = "model.safetensors"
+ADAPTER_WEIGHTS = "adapter.safetensors"
 
 
 @dataclass(frozen=True)
@@ -71,34 +87,48 @@ def save_bundle(folder: Path, task: Task[Any, Any], model: Model, tokenizer: Tok
     Raises:
         UserError: the folder can't be written.
     """
+    backbone = model.backbone
+    adapter = backbone.adapter
+    alone = adapter is not None and adapter.save == "adapter"
+    kept = adapter if adapter is not None and (alone or adapter.in_front) else None
     with writing_folder(folder) as beside:
-        model.backbone.save_config(beside)
+        if not alone:
+            backbone.save_config(beside)
         tokenizer.save(beside)
         head = {
             HEAD_PREFIX + name: tensor.detach().contiguous()
             for name, tensor in model.head.state_dict().items()
         }
-        weights = {
-            name: tensor.cpu() for name, tensor in {**model.backbone.state_for_saving(), **head}.items()
-        }
+        own = {} if alone else backbone.state_for_saving()
+        beside_them = {} if kept is None else adapter_state(backbone)
+        weights = {name: tensor.cpu() for name, tensor in {**own, **beside_them, **head}.items()}
         try:
-            save_file(weights, beside / WEIGHTS, metadata={"format": "pt"})
+            save_file(weights, beside / (ADAPTER_WEIGHTS if alone else WEIGHTS), metadata={"format": "pt"})
         except SafetensorError as error:
             raise unwritable(folder, OSError(str(error))) from error
         manifest = {
-            "format": FORMAT,
+            "format": 1 if kept is None else FORMAT,
             "wenmai": __version__,
             "task": task.meta(),
             "normalize": tokenizer.normalize,
+            **({} if kept is None else {"adapter": kept.model_dump(mode="json")}),
+            **({"encoder": reference_to(backbone)} if alone else {}),
         }
         (beside / MANIFEST).write_text(
             json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
         )
-        (beside / "README.md").write_text(model_card(task), encoding="utf-8")
+        (beside / "README.md").write_text(model_card(task, kept), encoding="utf-8")
 
 
-def model_card(task: Task[Any, Any]) -> str:
+def model_card(task: Task[Any, Any], adapter: AdapterConfig | None = None) -> str:
     """The ``README.md`` of a bundle: what the model is for, what it answers, how it is opened."""
+    alone = "The encoder alone opens with `transformers.AutoModel` and `transformers.AutoTokenizer`."
+    if adapter is not None and adapter.save == "adapter":
+        alone = (
+            f"It holds a {adapter.method} adapter and the head; where the encoder lies is in `{MANIFEST}`."
+        )
+    elif adapter is not None:
+        alone += f"\nIts {adapter.method} vectors are in the same file; only wenmai puts them in front."
     labels = f"\n\nLabels: {', '.join(task.labels)}." if task.labels else ""
     return f"""---
 library_name: wenmai
@@ -116,7 +146,7 @@ model = wenmai.load("path/to/this/folder")
 model(["文本"])
 ```
 
-The encoder alone opens with `transformers.AutoModel` and `transformers.AutoTokenizer`.
+{alone}
 """
 
 
@@ -155,17 +185,27 @@ def load_bundle(path: Path) -> Bundle:
         BundleError: it is missing, damaged, or was written by a newer version.
     """
     folder = bundle_folder(path)
-    task, normalize = _read_manifest(folder)
+    task, manifest = _read_manifest(folder)
     try:
-        backbone, tokenizer = load_folder(folder)
-        tokenizer.normalize = normalize
+        referred = manifest.get("encoder")
+        backbone, tokenizer = load_folder(folder) if referred is None else referred_backbone(referred)
+        tokenizer.normalize = manifest["normalize"]
+        weights = _weights_of_ours(folder / (WEIGHTS if referred is None else ADAPTER_WEIGHTS))
+        if "adapter" in manifest:
+            backbone.adapter = AdapterConfig.model_validate(manifest["adapter"])
+            with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten at once
+                attach_adapter(backbone, tokenizer)
+            load_adapter_state(backbone, weights)
+        task.read_vocabulary(tokenizer)
         model = Model(backbone, task.build_head(backbone))
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(HEAD_PREFIX)]  # noqa: SIM118, not a dict
-            model.head.load_state_dict(
-                {name.removeprefix(HEAD_PREFIX): file.get_tensor(name) for name in names}
-            )
-    except (OSError, SafetensorError, RuntimeError) as error:
+        model.head.load_state_dict(
+            {
+                name.removeprefix(HEAD_PREFIX): tensor
+                for name, tensor in weights.items()
+                if name.startswith(HEAD_PREFIX)
+            }
+        )
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValidationError) as error:
         raise BundleError(f"{folder}: is damaged ({_first_line(error)}): train or copy it again") from error
     except BundleError:
         raise
@@ -174,7 +214,14 @@ def load_bundle(path: Path) -> Bundle:
     return Bundle(folder, task, tokenizer, model.eval())
 
 
-def _read_manifest(folder: Path) -> tuple[Task[Any, Any], Normalization]:
+def _weights_of_ours(path: Path) -> dict[str, Tensor]:
+    """The weights of the head, and of an adapter beside the encoder."""
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith((HEAD_PREFIX, ADAPTER_PREFIX))]  # noqa: SIM118, not a dict
+        return {name: file.get_tensor(name) for name in names}
+
+
+def _read_manifest(folder: Path) -> tuple[Task[Any, Any], dict[str, Any]]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -188,9 +235,8 @@ def _read_manifest(folder: Path) -> tuple[Task[Any, Any], Normalization]:
         if meta["name"] not in known:
             raise BundleError(f"{path}: task {meta['name']!r} is unknown; known are {sorted(known)}")
         task_type = known[meta["name"]]
-        return task_type(task_type.Config.model_validate(meta["config"]), meta["labels"]), manifest[
-            "normalize"
-        ]
+        task = task_type(task_type.Config.model_validate(meta["config"]), meta["labels"])
+        return task, {"normalize": manifest["normalize"], **manifest}
     except KeyError as error:
         raise BundleError(f"{path}: has no {error}: train or copy it again") from error
     except (OSError, ValueError, TypeError, ValidationError) as error:

@@ -18,6 +18,7 @@ from wenmai.heads.casrel import CasRelHead
 from wenmai.heads.causal_lm import CausalLMHead
 from wenmai.heads.choice import ChoiceHead
 from wenmai.heads.classification import ClassificationHead, RegressionHead
+from wenmai.heads.cloze import ClozeHead
 from wenmai.heads.contrastive import ContrastiveHead
 from wenmai.heads.crf import CRFHead
 from wenmai.heads.global_pointer import MASKED, GlobalPointerHead
@@ -33,6 +34,7 @@ from wenmai.heads.marked_pair import (
     Representation,
 )
 from wenmai.heads.masked_lm import MaskedLMHead
+from wenmai.heads.similar_rows import SimilarRowsHead
 from wenmai.heads.slot_filling import SlotFillingHead
 from wenmai.heads.tagging import TaggingHead
 
@@ -79,6 +81,11 @@ def pair_marks(rng: np.random.Generator, length: int) -> dict[str, list[int]]:
     """The first entity is a token, the second the rest of the row; rows of 4 tokens lack the first."""
     subject = 0 if length == 4 else SUBJECT | SUBJECT_START
     return {"pair_marks": [subject, OBJECT | OBJECT_START, *[OBJECT] * (length - 2)]}
+
+
+def gaps(rng: np.random.Generator, length: int) -> dict[str, list[int]]:
+    """Two masks at the end of the row."""
+    return {"slots": [0] * (length - 2) + [1, 2]}
 
 
 def nothing_more(rng: np.random.Generator, length: int) -> dict[str, list[int]]:
@@ -237,6 +244,17 @@ CASES = {
     "layout": Case(lambda: layout_head(L, 4), page),
     "layout_entities": Case(lambda: layout_head(L, 0), page),
     "layout_links": Case(lambda: layout_head(0, 4), page),
+    "cloze": Case(
+        lambda: ClozeHead(
+            MaskedLMHead(H, nn.Embedding(7, H)),
+            words=[[1], [2, 3], [4, 5], [6]],
+            label_of_word=[0, 1, 2, 2],
+            label_smoothing=0.1,
+        ),
+        label,
+        gaps,
+    ),
+    "similar_rows": Case(lambda: SimilarRowsHead(H, L, pooling="mean", inverse_regularization=1.0), label),
     "slots": slots(several=False, crf=True, conditioned=False),
     "slots_conditioned": slots(several=False, crf=False, conditioned=True),
     "slots_several": slots(several=True, crf=True, conditioned=True),
@@ -267,7 +285,7 @@ CASES = {
         lambda: CausalLMHead(H, nn.Embedding(7, 5), tied=False, label_smoothing=0.1), followers
     ),
 }
-ADDING = [name for name in CASES if name not in ("contrastive", "choice")]
+ADDING = [name for name in CASES if name not in ("contrastive", "choice", "similar_rows")]
 """Heads whose loss adds up over rows, rather than over whole examples or steps."""
 
 
@@ -295,7 +313,7 @@ class Made:
 
     def loss(self, chosen: list[int], extra: int = 0) -> tuple[Tensor, int]:
         hidden, batch = self.batch(chosen, extra)
-        outputs = self.head.training_outputs(hidden, batch["attention_mask"], batch)
+        outputs = self.head.training_outputs(hidden.requires_grad_(), batch["attention_mask"], batch)
         return self.head.loss(outputs, batch)
 
     def divergence(self, chosen: list[int], extra: int = 0, *, nudge: float = 0.5) -> Tensor:
@@ -318,8 +336,9 @@ def made(request: pytest.FixtureRequest) -> Made:
     head = case.build().double().eval()
     for parameter in head.parameters():
         nn.init.normal_(parameter)
-    if isinstance(head, MaskedLMHead | CausalLMHead):
-        head._tied[0].double()
+    for part in head.modules():
+        if isinstance(part, MaskedLMHead | CausalLMHead):
+            part._tied[0].double()
     made_rows = [
         rows.Row(inputs={"input_ids": [1] * n, **case.inputs(rng, n)}, targets=case.targets(rng, n))
         for n in LENGTHS
@@ -424,7 +443,7 @@ def test_divergence_reaches_every_weight_that_the_loss_reaches(made: Made):
     ]
 
 
-@pytest.mark.parametrize("made", ["contrastive"], indirect=True)
+@pytest.mark.parametrize("made", ["contrastive", "similar_rows"], indirect=True)
 def test_contrastive_loss_is_no_sum_over_parts_and_says_so(made: Made):
     pieces = [made.loss(part)[0] for part in ([0, 1], [2, 3])]
     assert made.head.needs_whole_step
@@ -435,11 +454,12 @@ def test_contrastive_loss_is_no_sum_over_parts_and_says_so(made: Made):
 def test_half_precision_outputs_give_a_full_precision_loss(made: Made, dtype: torch.dtype):
     exact = made.loss([0, 1, 2, 3])[0].item()
     made.head.to(dtype)
-    if isinstance(made.head, MaskedLMHead):
-        made.head._tied[0].to(dtype)
+    for head in made.head.modules():
+        if isinstance(head, MaskedLMHead):
+            head._tied[0].to(dtype)
     made.hidden = [tensor.to(dtype) for tensor in made.hidden]
     hidden, batch = made.batch([0, 1, 2, 3])
-    outputs = made.head.training_outputs(hidden.to(dtype), batch["attention_mask"], batch)
+    outputs = made.head.training_outputs(hidden.to(dtype).requires_grad_(), batch["attention_mask"], batch)
     loss, _ = made.head.loss(outputs, batch)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact, rel=1e-4 if dtype == torch.float32 else 0.2)
@@ -449,11 +469,12 @@ def test_half_precision_outputs_give_a_full_precision_loss(made: Made, dtype: to
 
 def test_autocast_gives_finite_losses(made: Made):
     made.head.float().train()
-    if isinstance(made.head, MaskedLMHead):
-        made.head._tied[0].float()
+    for head in made.head.modules():
+        if isinstance(head, MaskedLMHead):
+            head._tied[0].float()
     hidden, batch = made.batch([0, 1, 2, 3])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = made.head.training_outputs(hidden.float(), batch["attention_mask"], batch)
+        outputs = made.head.training_outputs(hidden.float().requires_grad_(), batch["attention_mask"], batch)
         loss, _ = made.head.loss(outputs, batch)
     loss.backward()
     assert loss.dtype == torch.float32 and torch.isfinite(loss)

@@ -121,7 +121,10 @@ def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
     predictor = trained[name]
     # a relation is asked about between two parts of a text
     texts = [text for text in ODD_TEXTS if len(text) > 1 or predictor.task.name != "relation_classification"]
-    items: list[Any] = [as_item(predictor.task.name, text) for text in texts]
+    items: list[Any] = [
+        as_item(predictor.task.name, text, pairs={"text_pair", "label"} <= TOYS[name][1][0].keys())
+        for text in texts
+    ]
     found = predictor(items)
     assert len(found) == len(items)
     for text, prediction in zip(texts, found, strict=True):
@@ -133,7 +136,7 @@ def test_any_text(name: str, trained: dict[str, Predictor]) -> None:
             assert text[span["start"] : span["end"]] == span["text"] != ""
 
 
-def as_item(task: str, text: str) -> Any:
+def as_item(task: str, text: str, *, pairs: bool) -> Any:
     """What the task predicts for, with this text in it."""
     if task == "question_answering":
         return {"question": "谁去开会了？", "context": text}
@@ -146,7 +149,7 @@ def as_item(task: str, text: str) -> Any:
     if task == "relation_classification":
         last = {"start": len(text) - 1, "end": len(text)}
         return {"text": text, "subject": {"start": 0, "end": 1}, "object": last}
-    return (text, "北京") if task == "text_matching" else text
+    return (text, "北京") if pairs else text
 
 
 @pytest.mark.parametrize("name", TOYS)

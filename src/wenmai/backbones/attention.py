@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from wenmai.backbones.dropout import Rate, RowKeys, head_keys, noise
 from wenmai.backbones.packing import Block, Packing
@@ -74,6 +74,7 @@ def packed_attention(
     scale: float,
     dropout: AttentionDropout | None = None,
     view: View = EVERYTHING,
+    prefix: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Every token attends to the tokens of its own row, or to those that it may look at.
 
@@ -83,10 +84,13 @@ def packed_attention(
         scale: the scores are multiplied with it.
         dropout: of the attention probabilities.
         view: which tokens of the row these are.
+        prefix: keys and values (A, P, D) that every token sees besides.
 
     Returns:
         (N, A, D).
     """
+    if prefix is not None:
+        return _prefixed_attention(qkv_N3AD, packing, scale, dropout, view, prefix)
     if qkv_N3AD.is_cuda:
         return _on_gpu(qkv_N3AD, packing, scale, dropout, view)
     if dropout is not None:
@@ -125,6 +129,43 @@ def padded_attention(
     kept = dropout.kept(None, (shape[0], shape[1], shape[2], shape[3]), scores)
     probabilities = scores.softmax(dim=-1) * kept * dropout.rate.scale
     return torch.matmul(probabilities.to(v_BATD.dtype), v_BATD)
+
+
+def with_prefix(
+    prefix: tuple[Tensor, Tensor], k_BATD: Tensor, v_BATD: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and a mask of booleans (..., T, K), with P more in front that all may look at.
+
+    Args:
+        prefix: (A, P, D) each.
+    """
+    rows, count = len(k_BATD), prefix[0].size(1)
+    k_BATD, v_BATD = (
+        torch.cat([part.to(own.dtype).expand(rows, -1, -1, -1), own], dim=2)
+        for part, own in zip(prefix, (k_BATD, v_BATD), strict=True)
+    )
+    return k_BATD, v_BATD, None if mask is None else pad(mask, (count, 0), value=True)
+
+
+def _prefixed_attention(
+    qkv_N3AD: Tensor,
+    packing: Packing,
+    scale: float,
+    dropout: AttentionDropout | None,
+    view: View,
+    prefix: tuple[Tensor, Tensor],
+) -> Tensor:
+    parts = []
+    for block in _cut(packing.blocks, qkv_N3AD.size(2)):
+        q, k, v = _rows_apart(qkv_N3AD[block.tokens], block).permute(2, 0, 3, 1, 4)
+        k, v, mask = with_prefix(prefix, k, v, view.mask(block.length, q.device))
+        own = dropout
+        if dropout is not None and dropout.keys is not None:
+            keys = dropout.keys[block.tokens].view(block.rows, block.length)
+            own = AttentionDropout(dropout.rate, keys, dropout.salt)
+        mixed_RATD = padded_attention(q, k, v, mask, scale=scale, dropout=own)
+        parts.append(mixed_RATD.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts) if parts else qkv_N3AD[:, 0]
 
 
 class _BlockAttention(torch.autograd.Function):

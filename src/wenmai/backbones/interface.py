@@ -9,7 +9,8 @@ Shape letters: B rows, T tokens of a row, N real tokens of all rows, A heads, D 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +19,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from wenmai.backbones.attention import attention_dropout, packed_attention, padded_attention
+from wenmai.backbones.attention import (
+    attention_dropout,
+    packed_attention,
+    padded_attention,
+    with_prefix,
+)
 from wenmai.backbones.dropout import RowKeys
 from wenmai.backbones.packing import Packing
 from wenmai.backbones.view import sparse_view, view_of
@@ -35,10 +41,14 @@ class Rows:
     Args:
         keys: of the dropout.
         packing: of the tokens, which are then one row (1, N); None: they are padded.
+        prefix: of attention modules, keys and values (A, P, D) each, which every token sees beside those of its row.
+        told: called with every module that asks for attention, and its keys.
     """
 
     keys: RowKeys
     packing: Packing | None = None
+    prefix: Mapping[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    told: Callable[[nn.Module, Tensor], None] | None = None
 
 
 def attention(
@@ -55,7 +65,11 @@ def attention(
     """As transformers calls it: (B, A, T, D) three times -> (B, T, A, D)."""
     rows: Rows | None = kwargs.pop(ARGUMENT, None)
     tokens = (query.size(2),) if rows and rows.packing else (query.size(0), query.size(2))
-    if rows is None or (rows.packing is None and (dropout == 0.0 or rows.keys.find(tokens) is None)):
+    if rows is not None and rows.told is not None:
+        rows.told(module, key)
+    prefix = None if rows is None else rows.prefix.get(module)
+    unkeyed = dropout == 0.0 or rows is None or rows.keys.find(tokens) is None
+    if rows is None or (rows.packing is None and unkeyed and prefix is None):
         sparse = sparse_view(module)
         if sparse is not None:
             seen_TK = sparse.mask(query.size(2), query.device, looked_at=key.size(2))
@@ -68,14 +82,19 @@ def attention(
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     view = view_of(module, kwargs.get("is_causal"), sliding_window)
     if key.size(1) < query.size(1):  # several heads of queries share one of keys and values
-        key, value = (part.repeat_interleave(query.size(1) // key.size(1), dim=1) for part in (key, value))
+        times = query.size(1) // key.size(1)
+        key, value = (part.repeat_interleave(times, dim=1) for part in (key, value))
+        if prefix is not None:
+            prefix = (prefix[0].repeat_interleave(times, dim=0), prefix[1].repeat_interleave(times, dim=0))
     if rows.packing is None:
         if attention_mask is None or sparse_view(module) is not None:
             attention_mask = _both_masks(attention_mask, view.mask(query.size(2), query.device))
+        if prefix is not None:
+            key, value, attention_mask = with_prefix(prefix, key, value, attention_mask)
         mixed_BATD = padded_attention(query, key, value, attention_mask, scale=scale, dropout=drop)
         return mixed_BATD.transpose(1, 2).contiguous(), None
     qkv_N3AD = torch.stack([part[0].transpose(0, 1) for part in (query, key, value)], dim=1)
-    mixed_NAD = packed_attention(qkv_N3AD, rows.packing, scale=scale, dropout=drop, view=view)
+    mixed_NAD = packed_attention(qkv_N3AD, rows.packing, scale=scale, dropout=drop, view=view, prefix=prefix)
     return mixed_NAD[None], None
 
 

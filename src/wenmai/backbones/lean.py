@@ -10,6 +10,8 @@ Shape letters: N real tokens of all rows, H hidden width, A heads, D numbers a h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -39,6 +41,8 @@ LAYER_PARAMETERS = {
     for kind in ("weight", "bias")
 }
 PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding)
+
+Prefixes = Mapping[nn.Module, tuple[Tensor, Tensor]]
 
 
 def is_lean(model: Any) -> bool:
@@ -78,6 +82,7 @@ def lean_forward(
     keys: RowKeys,
     perturbation_NH: Tensor | None = None,
     read_N: Tensor | None = None,
+    prefix: Prefixes = MappingProxyType({}),
 ) -> Tensor:
     """The hidden states of packed tokens.
 
@@ -88,6 +93,7 @@ def lean_forward(
         keys: of the dropout; the same object that the model's dropout modules have.
         perturbation_NH: added to the word embeddings.
         read_N: which tokens anyone will look at; the last layer leaves the others out behind its attention.
+        prefix: of attention modules, keys and values (A, P, D) that stand before those of every row.
 
     Returns:
         (N, H), or (M, H) of the M tokens read.
@@ -98,9 +104,9 @@ def lean_forward(
         read = read_N if number == len(layers) - 1 else None
         if model.gradient_checkpointing and model.training:
             again = keys.remembering(_layer)
-            hidden_NH = checkpoint(again, layer, hidden_NH, packing, keys, read, use_reentrant=False)
+            hidden_NH = checkpoint(again, layer, hidden_NH, packing, keys, read, prefix, use_reentrant=False)
         else:
-            hidden_NH = _layer(layer, hidden_NH, packing, keys, read)
+            hidden_NH = _layer(layer, hidden_NH, packing, keys, read, prefix)
     return hidden_NH
 
 
@@ -122,7 +128,14 @@ def _embedded(model: Any, inputs_N: dict[str, Tensor], perturbation_NH: Tensor |
     return embedded
 
 
-def _layer(layer: Any, hidden_NH: Tensor, packing: Packing, keys: RowKeys, read_N: Tensor | None) -> Tensor:
+def _layer(
+    layer: Any,
+    hidden_NH: Tensor,
+    packing: Packing,
+    keys: RowKeys,
+    read_N: Tensor | None,
+    prefix: Prefixes,
+) -> Tensor:
     attention = layer.attention.self
     three = (attention.query, attention.key, attention.value)
     weight, bias = torch.cat([each.weight for each in three]), torch.cat([each.bias for each in three])
@@ -132,6 +145,7 @@ def _layer(layer: Any, hidden_NH: Tensor, packing: Packing, keys: RowKeys, read_
         packing,
         scale=attention.scaling,
         dropout=attention_dropout(attention, attention.dropout.p, (len(hidden_NH),), keys),
+        prefix=prefix.get(attention),
     )
     context_NH = context_NAD.flatten(1)
     if read_N is None:

@@ -12,9 +12,11 @@ from typing import Any, Literal, Self
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 from transformers.initialization import no_init_weights
 
+from wenmai.backbones.adapter_settings import AdapterConfig
 from wenmai.backbones.architecture import (
     check_kept_layers,
     differs_by_dropout,
@@ -22,6 +24,7 @@ from wenmai.backbones.architecture import (
     keep_layers,
     looks_back_only,
     position_limit,
+    position_table,
     set_dropout,
 )
 from wenmai.backbones.boxes import ARGUMENT as BBOX
@@ -30,19 +33,31 @@ from wenmai.backbones.dropout import RowKeys, batch_keys
 from wenmai.backbones.from_scratch import described, fit_tokenizer, random_model
 from wenmai.backbones.hub import model_folder
 from wenmai.backbones.interface import ARGUMENT, PADDED, Rows, takes_our_attention
-from wenmai.backbones.model_files import model_class, model_options, read_config, read_weights, some
+from wenmai.backbones.lora import is_lora, merged
+from wenmai.backbones.model_files import (
+    model_class,
+    model_options,
+    read_config,
+    read_weights,
+    refuse_adapters,
+    some,
+)
 from wenmai.backbones.packing import Packing
-from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed
+from wenmai.backbones.padding_free import leaves_padding_out, packed_forward, perturbed, positions
 from wenmai.backbones.positions import extend_positions
 from wenmai.backbones.reading import load_tokenizer, read_tokenizer
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.sparse import care_for
 from wenmai.backbones.tokenizer import Normalization, Tokenizer
+from wenmai.backbones.virtual_tokens import Prefix, Prompt
 from wenmai.backbones.vocabulary import fit_config, replace_vocabulary
 from wenmai.errors import BundleError, UserError
 
 HEAD_PREFIX = "wenmai_head."
 """Weights of a head in the backbone's ``model.safetensors`` begin so; AutoModel skips unknown names."""
+
+ADAPTER_PREFIX = "wenmai_adapter."
+"""The same for those of an adapter that stands beside the model or is saved without it."""
 
 INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "token_type_ids", "position_ids", BBOX)
 """What of a batch may be meant for a backbone; the rest are targets."""
@@ -60,6 +75,11 @@ class Backbone(nn.Module):
         self.model = model
         self.keys = RowKeys()
         self.padding_free = False
+        self.source: BackboneConfig | None = None
+        self.adapter: AdapterConfig | None = None
+        self.fingerprint: str | None = None
+        self.prompt: Prompt | None = None
+        self.prefix: Prefix | None = None
         accepted = inspect.signature(model.forward).parameters
         # keys and values of past tokens are of use in generation only, which asks for them
         self.options = {"use_cache": False} if "use_cache" in accepted else {}
@@ -125,6 +145,14 @@ class Backbone(nn.Module):
         embeddings: nn.Embedding = self.model.get_input_embeddings()
         return embeddings
 
+    def is_adapter(self, parameter: str) -> bool:
+        """Whether a parameter of this name is the adapter's and not the encoder's own."""
+        return is_lora(parameter) or parameter.startswith(("prompt.", "prefix."))
+
+    def adapter_names(self) -> list[str]:
+        """The names of the adapter's parameters; none before there is one."""
+        return [name for name, _ in self.named_parameters() if self.is_adapter(name)]
+
     def set_padding_free(self, choice: Literal["auto", "on", "off"]) -> None:
         """Whether only real tokens are computed; ``auto``: where the architecture can. Speed changes, results do not.
 
@@ -175,13 +203,25 @@ class Backbone(nn.Module):
         """
         if self.reads_boxes:
             batch = with_boxes(batch)
+        if self.prompt is not None:
+            count = len(self.prompt)
+            read_BT = None if read_BT is None else pad(read_BT.bool(), (count, 0))
+            return self._together(self._behind_prompt(self.prompt, batch), read_BT)[:, count:]
         if self.care is None or torch.compiler.is_compiling():
             return self._together(batch, read_BT)
         return self.care(self._together, batch)
 
+    def _behind_prompt(self, prompt: Prompt, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        first_B1 = None
+        if "position_ids" in self.inputs and position_table(self.model) is not None:
+            position_BT = batch.get("position_ids", positions(self.model, batch["input_ids"]))
+            batch, first_B1 = {**batch, "position_ids": position_BT}, position_BT[:, :1]
+        return prompt.before(batch, self.word_embeddings, first_B1)
+
     def _together(self, batch: dict[str, Tensor], read_BT: Tensor | None = None) -> Tensor:
         known: dict[str, Any] = {name: batch[name] for name in self.inputs if name in batch}
         perturbation = batch.get("perturbation")
+        prefix = {} if self.prefix is None else self.prefix.pairs()
         if self.padding_free and not torch.compiler.is_compiling():
             return packed_forward(
                 self.model,
@@ -191,11 +231,12 @@ class Backbone(nn.Module):
                 row_key_B=batch.get("key") if self.training else None,
                 perturbation_BTH=perturbation,
                 read_BT=read_BT,
+                prefix=prefix,
                 options=self.options,
             )
-        if self.training and "key" in batch and takes_our_attention(self.model):
+        if prefix or (self.training and "key" in batch and takes_our_attention(self.model)):
             self.config._attn_implementation = PADDED
-            known[ARGUMENT] = Rows(self.keys)
+            known[ARGUMENT] = Rows(self.keys, prefix=prefix)
         with self.keyed(batch), perturbed(self.model, perturbation):
             hidden: Tensor = self.model(**known, **self.options).last_hidden_state
         return hidden
@@ -211,8 +252,8 @@ class Backbone(nn.Module):
         return found.last_hidden_state, found.past_key_values
 
     def state_for_saving(self) -> dict[str, Tensor]:
-        """All weights under the names by which ``AutoModel`` looks for them."""
-        return {name: tensor.detach().contiguous() for name, tensor in self.model.state_dict().items()}
+        """All weights under the names by which ``AutoModel`` looks for them, with LoRA's changes in them."""
+        return {name: tensor.detach().contiguous() for name, tensor in merged(self.model).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Takes the weights of :meth:`state_for_saving`; those of a head (:data:`HEAD_PREFIX`) are skipped.
@@ -220,7 +261,11 @@ class Backbone(nn.Module):
         Raises:
             BundleError: weights are missing, too many, or of another shape.
         """
-        own = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD_PREFIX)}
+        own = {
+            name: tensor
+            for name, tensor in state.items()
+            if not name.startswith((HEAD_PREFIX, ADAPTER_PREFIX))
+        }
         try:
             missing, unexpected = self.model.load_state_dict(own, strict=False)
         except RuntimeError as error:
@@ -251,10 +296,16 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
     Raises:
         UserError: the model can't be found, read, built or changed as asked.
     """
-    if config.model is None:
-        return _from_scratch(config)
+    backbone, tokenizer = _from_scratch(config) if config.model is None else _from_folder(config)
+    backbone.source, backbone.adapter = config, config.adapter
+    return backbone, tokenizer
+
+
+def _from_folder(config: BackboneConfig) -> tuple[Backbone, Tokenizer]:
+    folder = model_folder(config)
+    refuse_adapters(folder)
     backbone, tokenizer = _load(
-        model_folder(config),
+        folder,
         weights=config.weights,
         layers=config.layers,
         dropout=config.dropout,

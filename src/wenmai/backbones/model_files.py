@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,24 @@ def read_config(folder: Path) -> Any:
             "(bert, roberta, electra, ernie ...)"
         )
     return config
+
+
+def refuse_adapters(folder: Path) -> None:
+    """Makes sure that the folder's encoder is all there is of it, so that another model may begin with it.
+
+    Raises:
+        UserError: it is a bundle whose adapter stands in front of its encoder, or whose encoder lies elsewhere.
+    """
+    try:
+        manifest = json.loads((folder / "wenmai.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(manifest, dict) and "adapter" in manifest:
+        raise UserError(
+            f"{folder}: is a bundle with an adapter ({manifest['adapter'].get('method')}) beside its encoder, on which "
+            "no other model can be built; take the encoder it was trained on, or train with backbone.adapter.method: "
+            "lora and save: whole, which is merged"
+        )
 
 
 def model_class(config: Any, folder: Path, kind: Any = AutoModel) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wenmai.backbones.dropout import RowKeys, token_keys
 from wenmai.backbones.interface import ARGUMENT, PACKED, PADDED, Rows, takes_our_attention
-from wenmai.backbones.lean import is_lean, lean_forward
+from wenmai.backbones.lean import Prefixes, is_lean, lean_forward
 from wenmai.backbones.packing import Packing
 
 TOLERANCE = 1e-3
@@ -31,6 +31,7 @@ def packed_forward(
     row_key_B: Tensor | None = None,
     perturbation_BTH: Tensor | None = None,
     read_BT: Tensor | None = None,
+    prefix: Prefixes = MappingProxyType({}),
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tensor:
     """The hidden states of the real tokens.
@@ -43,6 +44,7 @@ def packed_forward(
         row_key_B: the rows' keys, int64; None: the dropout is PyTorch's.
         perturbation_BTH: added to the word embeddings.
         read_BT: which hidden states anyone will look at; the others may be left out.
+        prefix: of attention modules, keys and values that stand before those of every row.
         options: arguments of its forward that are no tensors.
 
     Returns:
@@ -56,12 +58,20 @@ def packed_forward(
         if is_lean(model):
             read_N = None if read_BT is None else packing.pack(read_BT.bool())
             hidden = lean_forward(
-                model, packed, packing, keys=keys, perturbation_NH=perturbation_NH, read_N=read_N
+                model,
+                packed,
+                packing,
+                keys=keys,
+                perturbation_NH=perturbation_NH,
+                read_N=read_N,
+                prefix=prefix,
             )
             return packing.unpack(hidden, read_N)
         one_row = {name: value[None] for name, value in packed.items()}
         with perturbed(model, perturbation_NH), _no_masks(model):
-            found: Tensor = model(**one_row, **options, **{ARGUMENT: Rows(keys, packing)}).last_hidden_state
+            found: Tensor = model(
+                **one_row, **options, **{ARGUMENT: Rows(keys, packing, prefix)}
+            ).last_hidden_state
     return packing.unpack(found[0])
 
 

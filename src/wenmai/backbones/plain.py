@@ -33,8 +33,8 @@ def module_by_module(backbone: Backbone, *, eager_attention: bool = False) -> It
 
 
 def _set_attention(backbone: Backbone, name: str) -> bool:
-    if getattr(backbone.config, "sparse_attention", None):
-        return False  # transformers' own attention would look everywhere
+    if getattr(backbone.config, "sparse_attention", None) or backbone.prefix is not None:
+        return False  # transformers' own attention would look everywhere, or past the prefix
     try:
         backbone.model.set_attn_implementation(name)
     except (AttributeError, ValueError):

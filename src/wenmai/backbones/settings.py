@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from wenmai.backbones.adapter_settings import AdapterConfig
 from wenmai.backbones.from_scratch import described
 from wenmai.backbones.tokenizer import Normalization
 
@@ -79,6 +80,10 @@ class BackboneConfig(BaseModel):
         default=None, description="more positions than the model was trained with; default: as they are"
     )
 
+    adapter: AdapterConfig | None = Field(
+        default=None, description="few weights that learn in the encoder's place; default: the encoder learns"
+    )
+
     @model_validator(mode="after")
     def _one_network(self) -> Self:
         if self.model is None and self.architecture is None:
@@ -102,7 +107,18 @@ class BackboneConfig(BaseModel):
         if self.architecture is not None:
             # not a validator of this key alone: a key that is taken out for being wrong would then look missing
             described(self.architecture)
+        if self.adapter is not None and self.adapter.save == "adapter" and self._drawn:
+            raise ValueError(
+                "adapter.save: adapter leaves the encoder out, but parts of it are drawn and nowhere to be had: "
+                "take save: whole"
+            )
         return self
+
+    @property
+    def _drawn(self) -> bool:
+        """Whether parts of the encoder are random."""
+        positions = self.positions is not None and self.positions.method == "random"
+        return self.model is None or self.weights == "random" or self.tokenizer is not None or positions
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from wenmai.backbones.adapter_settings import AdapterConfig
 from wenmai.backbones.settings import BackboneConfig, PositionsConfig
 from wenmai.config.parts import MixingConfig, PartConfig
 from wenmai.config.problems import near_miss, record_of
@@ -89,6 +90,9 @@ def starter(task: str) -> str:
         "  # positions:  # to read longer inputs than the model was trained with",
         "  #   to: 1024",
         *_optional(PositionsConfig, leave_out={"to"}, indent="  #   "),
+        "  # adapter:  # to train few weights instead of the encoder's",
+        "  #   method: lora",
+        *_optional(AdapterConfig, leave_out={"method"}, indent="  #   "),
         "",
         f"# Records: {record_form}",
         "data:",
@@ -172,6 +176,11 @@ def reference_page() -> str:
         "### `backbone.positions:`\n",
         "The model's own positions unless it is given; [long-texts.md](long-texts.md) says when to.\n",
         _table(PositionsConfig),
+    ]
+    parts += [
+        "### `backbone.adapter:`\n",
+        "Off unless it is given; [few-labels.md](few-labels.md) says what each method is for.\n",
+        _table(AdapterConfig),
     ]
     parts += [
         "## `data:`\n",

@@ -33,6 +33,9 @@ class Head(nn.Module, ABC):
     defines_divergence: ClassVar[bool] = False
     """Whether :meth:`divergence` is defined: what R-Drop needs."""
 
+    fitted: ClassVar[bool] = False
+    """Whether part of it is not learned by gradients: the loop calls :meth:`fit` before it evaluates or saves."""
+
     token_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Per output, its dimensions that run over tokens: prediction cuts the padding off there, and export
     leaves them free. Sizes can't tell: a batch of T = L + 2 tokens looks like a matrix of transitions."""
@@ -83,6 +86,18 @@ class Head(nn.Module, ABC):
             outputs: of :meth:`training_outputs`.
             batch: ``attention_mask`` and the targets, as :func:`wenmai.data.rows.collate` makes them.
         """
+
+    def fit(self, outputs: Outputs, targets: dict[str, Tensor]) -> None:
+        """Sets what gradients do not learn, a function of the training set under the present weights.
+
+        Args:
+            outputs: of prediction, all rows of the training set one below the other.
+            targets: of the same rows.
+
+        Raises:
+            NotImplementedError: :attr:`fitted` is false.
+        """
+        raise NotImplementedError(f"a {type(self).__name__} learns by gradients alone")
 
     def divergence(self, first: Outputs, second: Outputs, batch: dict[str, Tensor]) -> Tensor:
         """How far apart the answers of two passes over the same batch are, for R-Drop.

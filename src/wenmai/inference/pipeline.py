@@ -41,6 +41,8 @@ KNOWN_AS = {
     "sentence-similarity": "text_embedding",
     "fill-mask": "masked_lm",
     "form-understanding": "document_layout",
+    "pet": "cloze_classification",
+    "setfit": "contrastive_classification",
 }
 """What other tools call our tasks; beside these, every task goes by its own name, with - or _ between the words."""
 
@@ -52,6 +54,8 @@ RANKED = frozenset(
         "masked_lm",
         "text_classification",
         "text_matching",
+        "cloze_classification",
+        "contrastive_classification",
         "question_answering",
         "slot_filling",
         "relation_classification",

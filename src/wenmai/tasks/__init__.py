@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from wenmai.tasks.causal_lm import CausalLM
+from wenmai.tasks.cloze_classification import ClozeClassification
+from wenmai.tasks.contrastive_classification import ContrastiveClassification
 from wenmai.tasks.dependency_parsing import DependencyParsing
 from wenmai.tasks.document_layout import DocumentLayout
 from wenmai.tasks.masked_lm import MaskedLM
@@ -24,6 +26,8 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
     for task in (
         TextClassification,
         TextMatching,
+        ClozeClassification,
+        ContrastiveClassification,
         Ner,
         DependencyParsing,
         SlotFilling,

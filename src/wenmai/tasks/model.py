@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from wenmai.backbones.adapters import attach_adapter
 from wenmai.backbones.dropout import key_dropout
 from wenmai.backbones.extension import extend_vocabulary
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
+from wenmai.errors import UserError
 from wenmai.heads.head import Head, Outputs
 from wenmai.tasks.task import Task
 
@@ -45,9 +47,43 @@ class Model(nn.Module):
 
 
 def build_model(task: Task[Any, Any], backbone: Backbone, tokenizer: Tokenizer) -> tuple[Model, Tokenizer]:
-    """A fresh model of a task, and the tokenizer with the tokens that are the task's own."""
+    """A fresh model of a task, and the tokenizer with the tokens that are the task's own.
+
+    Raises:
+        UserError: the task, its tokens or the architecture do not go with the adapter.
+    """
+    known = tokenizer
     tokenizer = with_own_tokens(task, backbone, tokenizer)
-    return Model(backbone, task.build_head(backbone)), tokenizer
+    refuse_adapter(task, backbone, extended=tokenizer is not known)
+    attach_adapter(backbone, tokenizer)
+    task.read_vocabulary(tokenizer)
+    head = task.build_head(backbone)
+    task.start_head(head, backbone)
+    return Model(backbone, head), tokenizer
+
+
+def refuse_adapter(task: Task[Any, Any], backbone: Backbone, *, extended: bool) -> None:
+    """Makes sure that the task goes with the adapter, if there is one.
+
+    Args:
+        extended: the task brought tokens that the vocabulary did not have.
+
+    Raises:
+        UserError: it does not.
+    """
+    adapter = backbone.adapter
+    if adapter is None:
+        return
+    if adapter.in_front and task.generation() is not None:
+        raise UserError(
+            f"backbone.adapter.method: {adapter.method}: {task.name} writes texts token by token, before which no "
+            "vectors stand; take lora"
+        )
+    if adapter.save == "adapter" and extended:
+        raise UserError(
+            f"backbone.adapter.save: adapter leaves the encoder out, but {task.name} gives it tokens that it does not "
+            "have; take save: whole"
+        )
 
 
 def with_own_tokens(task: Task[Any, Any], backbone: Backbone, tokenizer: Tokenizer) -> Tokenizer:

@@ -171,8 +171,22 @@ class Task(ABC, Generic[E, C]):
         """Tokens that the rows need and that few vocabularies have: the model gets them when a run begins."""
         return ()
 
+    def read_vocabulary(self, tokenizer: Tokenizer) -> None:
+        """Called before :meth:`build_head`, for tasks whose head answers in tokens that the configuration names.
+
+        Raises:
+            UserError: the vocabulary has not what the task needs.
+        """
+
     @abstractmethod
     def build_head(self, backbone: Backbone) -> Head: ...
+
+    def start_head(self, head: Head, backbone: Backbone) -> None:
+        """Called once when a run begins, not when a bundle is opened: weights that the head is to begin with.
+
+        Raises:
+            UserError: the backbone has none.
+        """
 
     @abstractmethod
     def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: E) -> Prediction:

@@ -188,21 +188,14 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
         return label_confidences([str(example.label) for example in examples], predictions)
 
     def lost_labels(self, example: TextMatchingExample, tokenizer: Tokenizer) -> list[str]:
-        first, second = tokenizer.encode_batch([example.text, example.text_pair])
-        over = len(first) + len(second) + _specials(tokenizer) - self.config.max_length
-        return [f"{over} of {len(first) + len(second)} tokens of the pair are cut off"] if over > 0 else []
+        return pair_overflow(example.text, example.text_pair, tokenizer, max_length=self.config.max_length)
 
 
 def pair_row(first: Encoding, second: Encoding, tokenizer: Tokenizer, *, max_length: int) -> Row:
     """A pair in one row, cut to ``max_length`` tokens by shortening the longer text first."""
     template = tokenizer.pair
     room = max_length - _specials(tokenizer)
-    keep_first, keep_second = len(first), len(second)
-    if keep_first + keep_second > room:
-        shorter = min(keep_first, keep_second, room // 2)
-        keep_first, keep_second = (
-            (shorter, room - shorter) if keep_first <= keep_second else (room - shorter, shorter)
-        )
+    keep_first, keep_second = kept_of_pair(len(first), len(second), room)
     first, second = first.slice(0, keep_first), second.slice(0, keep_second)
     before, between, after = template.before, template.between, template.after
     type_before, type_first, type_between, type_second, type_after = template.types
@@ -219,6 +212,26 @@ def pair_row(first: Encoding, second: Encoding, tokenizer: Tokenizer, *, max_len
         },
         content=(len(before), len(before) + len(first)),
     )
+
+
+def kept_of_pair(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of each of two texts a row keeps, the longer one being shortened first.
+
+    Args:
+        first, second: tokens of the texts.
+        room: for both.
+    """
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second, room // 2)
+    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
+
+
+def pair_overflow(text: str, text_pair: str, tokenizer: Tokenizer, *, max_length: int) -> list[str]:
+    """What :func:`pair_row` cuts off, as a sentence."""
+    first, second = tokenizer.encode_batch([text, text_pair])
+    over = len(first) + len(second) + _specials(tokenizer) - max_length
+    return [f"{over} of {len(first) + len(second)} tokens of the pair are cut off"] if over > 0 else []
 
 
 def _specials(tokenizer: Tokenizer) -> int:

@@ -20,6 +20,7 @@ from wenmai.config import TrainConfig
 from wenmai.errors import UserError
 from wenmai.heads.auxiliary_lm import WithLanguageModel
 from wenmai.heads.causal_lm import CausalLMHead
+from wenmai.heads.cloze import ClozeHead
 from wenmai.heads.masked_lm import MaskedLMHead
 from wenmai.tasks.masked_lm import MaskedLMConfig
 from wenmai.tasks.task import Task
@@ -285,7 +286,14 @@ def probe(opened: Opened, *, length: int) -> tuple[list[Product], int]:
     backbone, head = opened.backbone, opened.head
     products: list[Product] = []
     learning: list[bool] = []
-    uses = {PROBE_ROWS * PROBE_TOKENS: 1.0, PROBE_ROWS: 1 / length}
+    front = 0 if backbone.prompt is None else len(backbone.prompt)
+    uses = {
+        PROBE_ROWS * PROBE_TOKENS: 1.0,
+        PROBE_ROWS * (PROBE_TOKENS + front): 1 + front / length,
+        PROBE_ROWS: 1 / length,
+    }
+    # what makes prompts and prefixes works once a pass, whatever the tokens
+    aside = {part for adapter in (backbone.prompt, backbone.prefix) if adapter for part in adapter.modules()}
     share = [1.0]
 
     def count(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -307,7 +315,7 @@ def probe(opened: Opened, *, length: int) -> tuple[list[Product], int]:
     with ExitStack() as stack, torch.enable_grad():
         stack.enter_context(module_by_module(backbone))
         for module in opened.module.modules():
-            if _matrix(module):
+            if _matrix(module) and module not in aside:
                 stack.callback(module.register_forward_hook(count).remove)
         for layer in backbone.layers or ():
             stack.callback(layer.register_forward_hook(reach).remove)
@@ -318,6 +326,10 @@ def probe(opened: Opened, *, length: int) -> tuple[list[Product], int]:
     if isinstance(head, MaskedLMHead):
         table = backbone.word_embeddings.weight
         products.append(Product(table.numel(), share[0], hidden_BTH.requires_grad, table.requires_grad))
+    if isinstance(head, ClozeHead):
+        table = backbone.word_embeddings.weight
+        masks = head.piece_WK.size(1) / length
+        products.append(Product(table.numel(), masks, hidden_BTH.requires_grad, table.requires_grad))
     foretelling = head.language_model if isinstance(head, WithLanguageModel) else head
     if isinstance(foretelling, CausalLMHead):
         table = foretelling.weight

@@ -26,6 +26,8 @@ def refuse_unshareable(config: RunConfig, precision: str, parallel: Parallel) ->
     if how == "ddp":
         return
     unfit = [f"train.{key}" for key in WHOLE_WEIGHTS if getattr(train, key)]
+    if config.backbone.adapter is not None:
+        unfit.append("backbone.adapter")
     if how == "fsdp" and train.padding_free == "on":
         unfit.append("train.padding_free: on")
     if how == "deepspeed" and train.optimizer != "adamw":

@@ -25,13 +25,15 @@ from wenmai.data.batching import Ints
 from wenmai.data.rows import Batch
 from wenmai.errors import UserError
 from wenmai.progress import SILENT, Progress
+from wenmai.tasks.model import Model
 from wenmai.training.adversarial import build_adversary
 from wenmai.training.averaging import Average, build_average
 from wenmai.training.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
 from wenmai.training.clock import Clock
+from wenmai.training.fitting import fit_head
 from wenmai.training.freezing import apply_unfreezing
 from wenmai.training.gradients import Step
-from wenmai.training.journal import Journal
+from wenmai.training.journal import Journal, read_log
 from wenmai.training.loader import dead_workers_told
 from wenmai.training.machine import Machine, open_machine
 from wenmai.training.optimizer import build_optimizer, finish_gradients, set_learning_rates
@@ -142,6 +144,8 @@ def learn(
             if parallel.first:
                 save_bundle(run / "bundle", work.task, whole, work.tokenizer)
 
+    if not any(event["event"] == "model" for event in read_log(journal.path)):
+        journal.write("model", 0, parameter_counts(model))
     model.train()
     pruned = False
     with listening() as stop, progress.task("training", total, "steps") as bar:
@@ -155,6 +159,7 @@ def learn(
                 clock("saving")
             if state.step in evaluate_at and state.evaluated < state.step:
                 with averaged(average):
+                    fit_head(work)
                     metrics = dev_metrics(
                         work,
                         settings.eval_examples,
@@ -175,6 +180,7 @@ def learn(
             ended = state.step >= total or pruned or patience_is_over(settings, state)
             if ended and not evaluate_at:
                 with averaged(average):
+                    fit_head(work)
                     keep()
             # asked once: a signal may come at any moment, and to any of the processes
             signum = parallel.largest(stop.signum or 0 if stop else 0)
@@ -329,6 +335,12 @@ def window_values(
         "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
         "memory_mb": round(machine.peak_memory() / 2**20, 1),
     }
+
+
+def parameter_counts(model: Model) -> dict[str, int]:
+    """How many numbers the model has, and how many of them learn."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {"parameters": sum(n for n, _ in sizes), "trainable": sum(n for n, learns in sizes if learns)}
 
 
 def shown_metric(work: Prepared, state: TrainState) -> dict[str, str]:
