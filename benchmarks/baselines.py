@@ -160,13 +160,31 @@ def words_of_a_dictionary(task: Task[Any, Any], train: Sequence[Any]) -> Rule:
     return rule
 
 
+def names_of_fields(task: Task[Any, Any], train: Sequence[Any]) -> Rule:
+    """What fields of training pages say; no links."""
+    names = _dictionary((example.text, example.spans) for example in train)
+    return lambda example: {
+        "entities": _longest_matches(example.text, names),
+        "links": [],
+        "given_links": [],
+    }
+
+
 def shared_bigrams(task: Task[Any, Any], train: Sequence[Any]) -> Rule | None:
     """Jaccard similarity of the two texts' character bigrams, cut where most training pairs are right."""
-    if task.primary_metric == "spearman":
-        return lambda example: {
-            key: jaccard(example.text, example.text_pair) for key in ("value", "similarity")
-        }
-    if getattr(task.config, "objective", "") == "regression" or len(task.labels) != 2:
+    if any(example.text_pair is None for example in train):
+        return None
+
+    def rule(example: Any) -> Prediction:
+        value = jaccard(example.text, example.text_pair)
+        return {"value": value, "similarity": value}
+
+    if task.name == "text_embedding":
+        task.settle(train, [rule(example) for example in train])
+        return rule
+    if task.config.objective == "regression":
+        return rule
+    if len(task.labels) != 2:
         return None
     values = [(jaccard(example.text, example.text_pair), str(example.label)) for example in train]
     threshold, low, high = _best_cut(values, task.labels)
@@ -264,6 +282,7 @@ RULES: dict[str, dict[str, Maker]] = {
     "text_embedding": {"shared bigrams": shared_bigrams},
     "relation_classification": {"most frequent label": most_frequent_label},
     "multiple_choice": {"most frequent choice": most_frequent_choice},
+    "document_layout": {"dictionary of fields": names_of_fields},
     "ner": {"dictionary of names": names_of_entities},
     "slot_filling": {"dictionary of values, most frequent intent": names_of_slots},
     "relation_extraction": {"dictionary of pairs": pairs_of_entities},

@@ -51,7 +51,7 @@ from wenmai.training.trainer import train
 TOKENS = {"question_answering": 400_000}
 """Training tokens of one run by task."""
 USUAL_TOKENS = 200_000
-STEP_TOKENS = {"question_answering": 1536, "multiple_choice": 2048}
+STEP_TOKENS = {"question_answering": 1536, "multiple_choice": 2048, "document_layout": 1024}
 """Tokens of one optimizer step, where rows are long or many rows make an example."""
 USUAL_STEP_TOKENS = 512
 DEV_EXAMPLES = {"question_answering": 150, "multiple_choice": 150}
@@ -62,9 +62,9 @@ COUNTED_FOR_PASSES = 300
 """Training examples whose tokens are counted to tell how many passes a budget is."""
 
 MODELS = {
-    "e5-small": ["backbone.model=e5-small"],
+    "e5-small": ["backbone.model=e5-small", "backbone.layers=null"],
     "e5-small, first 6 layers": ["backbone.model=e5-small", "backbone.layers=6"],
-    "wenmai-tiny-zh": ["backbone.model=wenmai-tiny-zh"],
+    "wenmai-tiny-zh": ["backbone.model=wenmai-tiny-zh", "backbone.layers=null"],
 }
 """Encoders, as changes of a recipe."""
 DEFAULT_MODELS = ("e5-small", "wenmai-tiny-zh")

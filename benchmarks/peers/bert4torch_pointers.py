@@ -171,7 +171,7 @@ def _run(
 
     def inputs(batch: Sequence[Row]) -> list[Tensor]:
         ids = [row.inputs["input_ids"] for row in batch]
-        ids_BT = torch.tensor(sequence_padding(ids))
+        ids_BT = torch.tensor(sequence_padding(ids, value=contest.tokenizer.pad_id))
         lengths_B = torch.tensor([len(own) for own in ids])
         mask_BT = (torch.arange(ids_BT.shape[1]) < lengths_B[:, None]).long()
         return [ids_BT, torch.zeros_like(ids_BT), mask_BT]
