@@ -97,7 +97,7 @@ def test_language_models(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_tasks(shared_data: Path, tmp_path: Path) -> None:
-    arguments = ("--quick", "--corpora", "weibo_ner", "atis", "--json", str(tmp_path / "page.json"))
+    arguments = ("--quick", "--corpora", "weibo_ner", "atis")
     page, printed = page_of("tasks.py", tmp_path, *arguments)
     assert {row["corpus"] for row in page["rows"]} == {"weibo_ner", "atis"}
     assert all(0 < row["baseline"]["value"] < 1 for row in page["rows"])
