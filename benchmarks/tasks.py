@@ -1,15 +1,18 @@
 """What every understanding task reaches on its real data under a small budget: two encoders, mean over seeds.
 
+    python benchmarks/tasks.py --search --json benchmarks/results/tasks.json
     python benchmarks/tasks.py --json benchmarks/results/tasks.json
     python benchmarks/tasks.py --corpora atis webnlg --models wenmai-tiny-zh --seeds 1 --dev
     python benchmarks/tasks.py --quick
 
 Each run trains a recipe of recipes/corpora, unchanged but for the encoder, the learning rates, the seed and the budget:
-so many tokens (``TOKENS``) in small steps (``STEP_TOKENS``). The rates of an encoder and a task were chosen on dev
-sets (``--dev`` scores there and leaves the test set alone). The better of two evaluations on at most ``DEV_EXAMPLES``
-is tested once, on at most ``TEST_EXAMPLES``, evenly spread over the file. Beside it stand rules without a model
-(``baselines.py``) and what is published for full-size models (``published.py``). Runs that the JSON file already holds
-are not repeated, and every seed covers all data sets before the next begins.
+so many tokens (``TOKENS``) in small steps (``STEP_TOKENS``). ``--search`` tries ``TRIALS`` of rates with one seed on
+the dev set of one data set of each task (``SEARCHED_ON``, else the first); what did best there is what an encoder
+learns this task with, else ``RATES``. ``--dev`` scores on dev too, and leaves the test set alone. The better of two
+evaluations on at most ``DEV_EXAMPLES`` is tested once, on at most ``TEST_EXAMPLES``, evenly spread over the file.
+Beside it stand rules without a model (``baselines.py``) and what is published for full-size models
+(``published.py``). Runs that the JSON file already holds are not repeated, and every seed covers all data sets before
+the next begins.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ from wenmai.tasks import TASKS
 from wenmai.training.journal import read_log
 from wenmai.training.trainer import train
 
-TOKENS = {"question_answering": 400_000}
+TOKENS = {"question_answering": 400_000, "multiple_choice": 400_000, "relation_extraction": 600_000}
 """Training tokens of one run by task."""
 USUAL_TOKENS = 200_000
 STEP_TOKENS = {"question_answering": 1536, "multiple_choice": 2048, "document_layout": 1024}
@@ -75,14 +78,44 @@ RATES: dict[tuple[str, str], tuple[float, float]] = {
 }
 """Encoder and task -> rate of the encoder and rate of the head."""
 
+TRIALS = ((3e-4, 1e-3), (3e-4, 1e-2), (1e-3, 1e-3), (1e-4, 1e-3))
+"""Rates of the encoder and of the head that ``--search`` tries."""
+SEARCHED_ON = {
+    "dependency_parsing": "ud_zh_gsdsimp",
+    "ner": "weibo_ner",
+    "relation_classification": "semeval2010_task8",
+    "relation_extraction": "webnlg",
+    "slot_filling": "smp2019_slu",
+    "text_classification": "thucnews_titles",
+    "text_embedding": "stsb_zh",
+    "text_matching": "lcqmc",
+}
+
 KEYS = ("corpus", "changes", "seed", "scored_on", "most_examples")
 """What tells one run from another."""
 
 
-def changes_of(config: RunConfig, model: str, seed: int, tokens: int | None, dev_examples: int) -> list[str]:
+def rates_of(model: str, task: str, runs: list[Run]) -> tuple[float, float]:
+    """What did best of the trials on dev, if there were any; of the encoder and of the head."""
+    trials = [one for one in runs if (one["model"], one["task"]) == (model, task) and one.get("trial")]
+    if trials:
+        same = [one for one in trials if one["corpus"] == trials[-1]["corpus"]]
+        rate, head_rate = max(same, key=lambda one: one["value"])["trial"]
+        return rate, head_rate
+    encoder = model.partition(",")[0]
+    return RATES.get((encoder, task), USUAL_RATES[encoder])
+
+
+def changes_of(
+    config: RunConfig,
+    model: str,
+    rates: tuple[float, float],
+    seed: int,
+    tokens: int | None,
+    dev_examples: int,
+) -> list[str]:
     """All that a run changes of its recipe, but for where it writes."""
-    task, encoder = config.task.name, model.partition(",")[0]
-    rate, head_rate = RATES.get((encoder, task), USUAL_RATES[encoder])
+    task, (rate, head_rate) = config.task.name, rates
     step = []
     if config.train.examples_per_step is None:
         step = [f"train.tokens_per_step={STEP_TOKENS.get(task, USUAL_STEP_TOKENS)}"]
@@ -250,6 +283,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tokens", type=int, help="training tokens of one run; default: by task")
     parser.add_argument("--changes", nargs="+", default=[], help="more changes of the configuration")
+    parser.add_argument(
+        "--search", action="store_true", help="try rates on dev, for the tests that follow with the same file"
+    )
     parser.add_argument("--dev", action="store_true", help="score on dev, leave the test set alone")
     parser.add_argument(
         "--together", type=int, default=os.cpu_count() or 1, help="runs at a time, a thread each"
@@ -277,27 +313,41 @@ def main() -> None:
         page |= {name: earlier[name] for name in ("baselines", "runs", "rows")}
     jobs: list[Run] = []
     rules: list[Run] = []
+    configs = {corpus: load_config(RECIPES / f"{corpus}.yaml") for corpus in corpora}
+    if options.search:
+        seeds = seeds[:1]
+        by_task: dict[str, list[str]] = {}
+        for corpus, config in configs.items():
+            by_task.setdefault(config.task.name, []).append(corpus)
+        firsts = {task: SEARCHED_ON.get(task, own[0]) for task, own in by_task.items()}
+        corpora = [firsts[task] if firsts[task] in own else own[0] for task, own in by_task.items()]
     for seed in seeds:
         for corpus in corpora:
-            config = load_config(RECIPES / f"{corpus}.yaml")
-            task = config.task.name
+            config, task = configs[corpus], configs[corpus].task.name
             dev_most = 20 if options.quick else DEV_EXAMPLES.get(task, USUAL_DEV_EXAMPLES)
             most = 30 if options.quick else TEST_EXAMPLES.get(task, USUAL_TEST_EXAMPLES)
+            on_dev = options.dev or options.search
             scored = {
                 "corpus": corpus,
-                "scored_on": "dev" if options.dev else "test",
-                "most_examples": dev_most if options.dev else most,
+                "scored_on": "dev" if on_dev else "test",
+                "most_examples": dev_most if on_dev else most,
             }
             rules += [scored] if seed == seeds[0] else []
-            jobs += [
-                {
-                    **scored,
-                    "model": model,
-                    "seed": seed,
-                    "changes": [*changes_of(config, model, seed, tokens, dev_most), *options.changes],
-                }
-                for model in models
-            ]
+            for model in models:
+                trials = TRIALS if options.search else [rates_of(model, task, page["runs"])]
+                jobs += [
+                    {
+                        **scored,
+                        "model": model,
+                        "seed": seed,
+                        "trial": rates if options.search else None,
+                        "changes": [
+                            *changes_of(config, model, rates, seed, tokens, dev_most),
+                            *options.changes,
+                        ],
+                    }
+                    for rates in trials
+                ]
     jobs = still_to_do(jobs, page["runs"], KEYS)
     rules = still_to_do(rules, page["baselines"], ("corpus", "scored_on", "most_examples"))
     for found in results([*rules, *jobs], partial(in_own_process, __file__), options.together):
