@@ -101,6 +101,8 @@ class Padding:
     def constants(self, numbers: Sequence[int], fill: int) -> NDArray[np.int64]:
         """(B, T) from one number a row, which all its tokens have."""
         value_B1 = np.array(numbers, dtype=np.int64)[:, None]
+        if (value_B1 == fill).all():
+            return np.full(self._real_BT.shape, fill, dtype=np.int64)
         return np.where(self._real_BT, value_B1, fill)
 
     def target(self, values: Sequence[Any]) -> NDArray[Any]:
