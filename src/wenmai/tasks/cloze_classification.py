@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from wenmai.backbones.lm_head import pretrained_lm_head
@@ -24,13 +22,9 @@ from wenmai.errors import UserError
 from wenmai.heads.cloze import ClozeHead
 from wenmai.heads.head import Head
 from wenmai.heads.masked_lm import MaskedLMHead
-from wenmai.metrics.classification import classification_scores
-from wenmai.metrics.scores import Scores
 from wenmai.tasks.cloze_templates import Filled, check_template, distinct, word_pieces
-from wenmai.tasks.labelled_text import LabelledText, gold, labelled_text, labels_among, unknown_label
-from wenmai.tasks.labels import label_confidences, label_confusion, label_prediction
-from wenmai.tasks.task import Prediction, RowOutputs, Task, TaskConfig
-from wenmai.tasks.windows import pooled_windows
+from wenmai.tasks.labelled_text import LabelledText, LabelledTextTask, labels_among
+from wenmai.tasks.task import TaskConfig
 
 
 class ClozeClassificationConfig(TaskConfig):
@@ -66,10 +60,8 @@ class ClozeClassificationConfig(TaskConfig):
         return verbalizer
 
 
-class ClozeClassification(Task[LabelledText, ClozeClassificationConfig]):
+class ClozeClassification(LabelledTextTask[ClozeClassificationConfig]):
     name = "cloze_classification"
-    primary_metric = "accuracy"
-    Example = LabelledText
     Config = ClozeClassificationConfig
 
     def __init__(self, config: ClozeClassificationConfig, labels: Sequence[str]):
@@ -82,7 +74,7 @@ class ClozeClassification(Task[LabelledText, ClozeClassificationConfig]):
         return labels_among(examples, cls.name, config.verbalizer)
 
     def label_problems(self, example: LabelledText) -> list[str]:
-        problems = unknown_label(example, self.labels)
+        problems = super().label_problems(example)
         if (example.text_pair is not None) != any("{text_pair}" in t for t in self.config.templates):
             have = "no" if example.text_pair is None else "a"
             problems.append(
@@ -91,7 +83,7 @@ class ClozeClassification(Task[LabelledText, ClozeClassificationConfig]):
         return problems
 
     def as_example(self, item: Any) -> LabelledText:
-        example = labelled_text(item, self.name)
+        example = super().as_example(item)
         problems = self.label_problems(example)
         if problems:
             raise UserError(f"{self.name}: {item!r} {problems[0]}")
@@ -144,23 +136,6 @@ class ClozeClassification(Task[LabelledText, ClozeClassificationConfig]):
         state = pretrained_lm_head(backbone)
         if state is not None:
             head.lm.load_state_dict(state)
-
-    def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: LabelledText) -> Prediction:
-        logits_L = pooled_windows([out["logits"] for out in outputs], rows, "mean", one_label=True)
-        return {**example.texts, **label_prediction(logits_L, self.labels)}
-
-    def score(self, examples: Sequence[LabelledText], predictions: Sequence[Prediction]) -> Scores:
-        return classification_scores(gold(examples), [p["label"] for p in predictions], self.labels)
-
-    def confusion(
-        self, examples: Sequence[LabelledText], predictions: Sequence[Prediction]
-    ) -> tuple[list[str], NDArray[np.int64]] | None:
-        return label_confusion(gold(examples), predictions, self.labels)
-
-    def confidences(
-        self, examples: Sequence[LabelledText], predictions: Sequence[Prediction]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
-        return label_confidences(gold(examples), predictions)
 
     def lost_labels(self, example: LabelledText, tokenizer: Tokenizer) -> list[str]:
         if example.text_pair is None:

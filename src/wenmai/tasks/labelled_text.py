@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import field_validator
 
+from wenmai.data.rows import Row
 from wenmai.errors import UserError
-from wenmai.tasks.labels import as_label, shown
-from wenmai.tasks.task import Example, Prediction
+from wenmai.metrics.classification import classification_scores
+from wenmai.metrics.scores import Scores
+from wenmai.tasks.labels import as_label, label_confidences, label_confusion, label_prediction, shown
+from wenmai.tasks.task import C, Example, Prediction, RowOutputs, Task
+from wenmai.tasks.windows import pooled_windows
 
 
 class LabelledText(Example):
@@ -77,5 +84,35 @@ def unknown_label(example: LabelledText, labels: Sequence[str]) -> list[str]:
     return [f"label {example.label!r} does not occur in the training set, which has {shown(labels)}"]
 
 
-def gold(examples: Sequence[LabelledText]) -> list[str]:
+class LabelledTextTask(Task[LabelledText, C], ABC):
+    """What comes back and how it is scored, where a head's ``logits`` (L,) are of the labels."""
+
+    primary_metric = "accuracy"
+    Example = LabelledText
+
+    def label_problems(self, example: LabelledText) -> list[str]:
+        return unknown_label(example, self.labels)
+
+    def as_example(self, item: Any) -> LabelledText:
+        return labelled_text(item, self.name)
+
+    def decode(self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: LabelledText) -> Prediction:
+        logits_L = pooled_windows([out["logits"] for out in outputs], rows, "mean", one_label=True)
+        return {**example.texts, **label_prediction(logits_L, self.labels)}
+
+    def score(self, examples: Sequence[LabelledText], predictions: Sequence[Prediction]) -> Scores:
+        return classification_scores(_gold(examples), [p["label"] for p in predictions], self.labels)
+
+    def confusion(
+        self, examples: Sequence[LabelledText], predictions: Sequence[Prediction]
+    ) -> tuple[list[str], NDArray[np.int64]] | None:
+        return label_confusion(_gold(examples), predictions, self.labels)
+
+    def confidences(
+        self, examples: Sequence[LabelledText], predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+        return label_confidences(_gold(examples), predictions)
+
+
+def _gold(examples: Sequence[LabelledText]) -> list[str]:
     return [str(example.label) for example in examples]
