@@ -34,11 +34,13 @@ def test_bars_are_of_what_the_run_is_judged_by(
     assert metrics_of({"0-50": values}, primary) == bars
 
 
-def test_many_groups_are_drawn_below_each_other() -> None:
+def test_many_groups_are_drawn_below_each_other(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl").touch()
+
     def drawn(number: int) -> Any:
         groups = {f"r{i}": {"precision": 0.1, "recall": 0.2, "f1": 0.3, "support": 4} for i in range(number)}
         metrics = {"primary_metric": "las", "slices": {"relation": groups}}
-        run = Run("run", Path("run"), {}, [], [Evaluation("test", metrics, Path("none"))])
+        run = Run("run", Path("run"), {}, [], [Evaluation("test", metrics, tmp_path / "predictions.jsonl")])
         figure = figures_of(run)["by_relation"]
         assert isinstance(figure, partial)
         return figure.func

@@ -28,6 +28,7 @@ LEARNED = {
 EPOCHS = {
     "masked-lm": 40,
     "causal-lm": 40,
+    "classification-multi": 40,
     "slots-several": 40,
     "embedding-triplet": 50,
     "relations-gplinker": 40,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tiny import decoder_folder, tiny_backbone_folder
 from wenmai.backbones.load import Backbone, load_folder
+from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.heads.cross_entropy import each_label, one_of_labels
 from wenmai.heads.head import IGNORE
 from wenmai.heads.marked_pair import OBJECT_START, SUBJECT_START
@@ -40,8 +41,13 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_folder(tiny_backbone_folder(tmp_path_factory.mktemp("tiny")))[0]
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Tokenizer]:
+    return load_folder(tiny_backbone_folder(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def backbone(loaded: tuple[Backbone, Tokenizer]) -> Backbone:
+    return loaded[0]
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +116,9 @@ def test_where_it_can_not_be_used_it_is_refused(name: str, config: dict[str, Any
 
 @pytest.mark.parametrize("name", TASKS)
 def test_heads_take_r_drop_unless_they_compare_texts_or_hold_no_logits(
-    name: str, backbone: Backbone, decoder: Backbone
+    name: str, loaded: tuple[Backbone, Tokenizer], decoder: Backbone
 ) -> None:
+    backbone, tokenizer = loaded
     configs = [TASKS[name].Config()]
     of_their_own = {"slot_filling": ["intent:问路", "slot:地"], "dependency_parsing": PARSED}
     of_their_own["document_layout"] = ["回答", "问题", "问题\t回答"]
@@ -121,5 +128,8 @@ def test_heads_take_r_drop_unless_they_compare_texts_or_hold_no_logits(
     if name == "text_matching":
         configs += [TASKS[name].Config(objective="regression")]
     for config in configs:
-        head = TASKS[name](config, labels).build_head(decoder if name == "causal_lm" else backbone)
-        assert head.defines_divergence is (name not in ("text_embedding", "causal_lm"))
+        task = TASKS[name](config, labels)
+        task.read_vocabulary(tokenizer)
+        head = task.build_head(decoder if name == "causal_lm" else backbone)
+        without = ("text_embedding", "contrastive_classification", "causal_lm")
+        assert head.defines_divergence is (name not in without)

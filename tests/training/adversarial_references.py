@@ -83,10 +83,12 @@ def make(name: str, backbone: Path, *, dtype: torch.dtype = torch.float64, dropo
     torch.manual_seed(5)
     body, tokenizer = load_backbone(BackboneConfig(model=str(backbone), dropout=dropout))
     model = Model(body, task.build_head(body)).to(dtype).train(dropout > 0)
+    # masks are drawn in training, and fixed in evaluation
+    rows_of = task.evaluation_rows if name == "masked-lm" else task.training_rows
     rows = [
         (row, i)
         for i, example in enumerate(examples[:: max(1, len(examples) // 8)])
-        for row in task.evaluation_rows(example, tokenizer)
+        for row in rows_of(example, tokenizer)
     ][:8]
     assert len(rows) == 8 and len({len(row) for row, _ in rows}) > 1
     return Toy(model, [row for row, _ in rows], [group for _, group in rows], tokenizer.pad_id)

@@ -148,7 +148,7 @@ def test_signals_save_and_leave(signum: int, code: int, tmp_path: Path, backbone
     command = Command("train", str(path), folder=tmp_path)
     log = Path(config.output) / "log.jsonl"
     end = time.monotonic() + 60
-    while time.monotonic() < end and not (log.is_file() and log.stat().st_size):
+    while time.monotonic() < end and not (log.is_file() and '"train"' in log.read_text(encoding="utf-8")):
         time.sleep(0.05)
     command.send(signum)
     assert command.wait() == code, command.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Row
@@ -16,12 +17,13 @@ def unknown_tokens(rows: Sequence[Row], text: str, tokenizer: Tokenizer) -> int:
     the worse for it.
 
     Args:
+        rows: those without offsets, as pairs have, have their blanks counted too.
         text: what the rows' offsets count in.
     """
     return sum(
-        token == tokenizer.unk_id and not text[slice(*offsets)].isspace()
+        token == tokenizer.unk_id and not text[start:end].isspace()
         for row in rows
-        for token, offsets in zip(row.inputs["input_ids"], row.offsets, strict=True)
+        for token, (start, end) in zip_longest(row.inputs["input_ids"], row.offsets, fillvalue=(0, 0))
     )
 
 
