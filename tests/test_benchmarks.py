@@ -86,6 +86,7 @@ def test_long_documents(shared_data: Path, tmp_path: Path) -> None:
     assert "| hierarchical |" in printed
 
 
+@pytest.mark.slow
 def test_language_models(tmp_path: Path) -> None:
     page, printed = page_of("language_models.py", tmp_path, "--quick")
     assert {row["task"] for row in page["rows"]} == {"causal_lm", "masked_lm"}
