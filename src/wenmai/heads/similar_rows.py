@@ -49,8 +49,16 @@ class SimilarRowsHead(Head):
     def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
         return tokens_pooled(batch["attention_mask"], self.pooling)
 
+    def training_outputs(self, hidden_BTH: Tensor, mask_BT: Tensor, batch: dict[str, Tensor]) -> Outputs:
+        # the loop asks for the gradient of each output, and the loss looks at no logits
+        return {"embedding": self._rows(hidden_BTH, mask_BT)}
+
+    def _rows(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        """(B, H)."""
+        return widened(pool(hidden_BTH, mask_BT, self.pooling))
+
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
-        row_BH = widened(pool(hidden_BTH, mask_BT, self.pooling))
+        row_BH = self._rows(hidden_BTH, mask_BT)
         weight_LH, bias_L = self.weight_LH.to(row_BH.dtype), self.bias_L.to(row_BH.dtype)
         return {"embedding": row_BH, "logits": row_BH @ weight_LH.T + bias_L}
 
