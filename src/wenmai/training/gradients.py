@@ -131,10 +131,8 @@ class Step:
         for value in every_output.values():
             value.requires_grad_()
         loss, count = self.head.loss(every_output, every_target)
-        # an output that the loss does not look at has a slope of zero
-        values = list(every_output.values())
         slopes = dict(
-            zip(every_output, torch.autograd.grad(loss * weight, values, materialize_grads=True), strict=True)
+            zip(every_output, torch.autograd.grad(loss * weight, list(every_output.values())), strict=True)
         )
         at = sum(
             len(next(iter(part.values()))) for others, _ in everyone[: self.parallel.rank] for part in others
