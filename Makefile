@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WENMAI := $(BIN)/wenmai
-EXTRAS := dev,e5,samples,fonts,chinese,corpus,optimizers,tune
+EXTRAS := dev,e5,samples,fonts,chinese,corpus,optimizers,tune,adapters
 READY := $(VENV)/.ready
 
 .PHONY: setup demo test test-all lint format bench clean
