@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from corpora import DEV_EXAMPLES, RECIPES, T_95, tested
+from corpora import DEV_EXAMPLES, TEST_EXAMPLES
+from runs import RECIPES, mean_and_interval, splits_of, spread
 from wenmai.atomic import write_text
 from wenmai.config import RunConfig, load_config
-from wenmai.data.split import load_splits
 from wenmai.evaluation.evaluate import evaluate
-from wenmai.tasks import TASKS
 from wenmai.training.journal import read_log
 from wenmai.training.trainer import train
 
@@ -77,11 +76,13 @@ def run(recipe: str, arm: str, seed: int, tokens: int, layers: int) -> dict[str,
     """Trains and tests once."""
     with tempfile.TemporaryDirectory() as name:
         config = configuration(recipe, arm, seed, tokens, layers, Path(name))
-        splits = load_splits(config.data, TASKS[config.task.name].Example, cache=None, output=None)
+        splits = splits_of(config)
         started = time.perf_counter()
         folder = train(config)
         seconds = time.perf_counter() - started
-        metrics = evaluate(folder, tested(splits["test"]), split="test", output=folder / "evaluation")
+        metrics = evaluate(
+            folder, spread(splits["test"], TEST_EXAMPLES), split="test", output=folder / "evaluation"
+        )
         log = read_log(folder / "log.jsonl")
     primary = metrics["primary_metric"]
     return {
@@ -96,14 +97,6 @@ def run(recipe: str, arm: str, seed: int, tokens: int, layers: int) -> dict[str,
         "steps": max(event["step"] for event in log),
         "training_seconds": round(seconds, 1),
     }
-
-
-def interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float] | None:
-    """The 95 % interval of the mean by Student's t, for 2 to 5 values."""
-    if len(values) not in T_95:
-        return None
-    half = T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values))
-    return [float(values.mean() - half), float(values.mean() + half)]
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,9 +120,9 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "seeds": len(own),
                 "mean": float(values.mean()),
                 "deviation": float(values.std(ddof=1)) if len(values) > 1 else None,
-                "interval": interval(values),
+                "interval": mean_and_interval(values)[1],
                 "gain": float(gains.mean()) if compared else None,
-                "gain_interval": interval(gains) if compared else None,
+                "gain_interval": mean_and_interval(gains)[1] if compared else None,
                 "steps": first["steps"],
                 "seconds": float(np.median([one["training_seconds"] for one in own.values()])),
                 "test_examples": first["test_examples"],

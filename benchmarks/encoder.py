@@ -14,9 +14,7 @@ holds are not repeated.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 import time
 from functools import partial
@@ -31,6 +29,7 @@ from runs import (
     in_own_process,
     mean_and_interval,
     results,
+    series_parser,
     splits_of,
     spread,
     still_to_do,
@@ -158,23 +157,13 @@ def table(page: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = series_parser(__doc__, quick="one corpus, one seed, little text: under a minute")
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--characters", type=int, default=50_000, help="training text of one run")
     parser.add_argument("--changes", nargs="+", default=[], help="more changes of the configuration")
     parser.add_argument("--dev", action="store_true", help="score on dev, leave the test set alone")
-    parser.add_argument(
-        "--together", type=int, default=os.cpu_count() or 1, help="runs at a time, a thread each"
-    )
-    parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
-    parser.add_argument(
-        "--quick", action="store_true", help="one corpus, one seed, little text: under a minute"
-    )
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         print(json.dumps(run(**json.loads(options.job))))

@@ -19,24 +19,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from corpora import RECIPES, T_95
+from runs import (
+    RECIPES,
+    Run,
+    in_own_process,
+    mean_and_interval,
+    results,
+    series_parser,
+    splits_of,
+    spread,
+    still_to_do,
+    surroundings,
+)
 from wenmai.atomic import write_text
 from wenmai.config import load_config
-from wenmai.data.split import load_splits
 from wenmai.evaluation.evaluate import evaluate
 from wenmai.tasks import TASKS
 from wenmai.training.journal import read_log
@@ -106,7 +111,7 @@ def records(corpus: str, split: int, size: int) -> tuple[list[dict[str, Any]], l
     config = load_config(
         RECIPES / f"fewclue_{corpus}.yaml", [f"data.train=train_{split}.json", f"data.dev=dev_{split}.json"]
     )
-    splits = load_splits(config.data, TASKS[config.task.name].Example, cache=None, output=None)
+    splits = splits_of(config)
     found = {
         name: [example.model_dump(exclude_none=True) for example in splits[name]] for name in ("train", "dev")
     }
@@ -153,9 +158,7 @@ def tree(corpus: str, method: str, split: int, settings: dict[str, Any], folder:
     }
 
 
-def run(
-    corpus: str, method: str, size: int, split: int, settings: dict[str, Any], dev: bool
-) -> dict[str, Any]:
+def run(corpus: str, method: str, size: int, split: int, settings: dict[str, Any], scored_on: str) -> Run:
     """Trains and scores once, in this process."""
     train_records, dev_records = records(corpus, split, size)
     with tempfile.TemporaryDirectory() as name:
@@ -170,15 +173,14 @@ def run(
         trained = train(config)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         example = TASKS[config.task.name].Example
-        if dev:
+        if scored_on == "dev":
             examples = [example.model_validate(record) for record in dev_records]
         else:
             recipe = load_config(RECIPES / f"fewclue_{corpus}.yaml")
-            test = load_splits(recipe.data, TASKS[recipe.task.name].Example, cache=None, output=None)["test"]
-            count = min(QUICK_TEST if "max_steps" in settings else TEST_EXAMPLES, len(test))
-            chosen = test.select([i * len(test) // count for i in range(count)])
+            most = QUICK_TEST if "max_steps" in settings else TEST_EXAMPLES
+            chosen = spread(splits_of(recipe)["test"], most)
             examples = [example.model_validate(one.model_dump(exclude_none=True)) for one in chosen]
-        metrics = evaluate(trained, examples, split="dev" if dev else "test", output=folder / "evaluation")
+        metrics = evaluate(trained, examples, split=scored_on, output=folder / "evaluation")
         log = read_log(trained / "log.jsonl")
     return {
         "corpus": corpus,
@@ -186,7 +188,7 @@ def run(
         "size": size,
         "split": split,
         "settings": settings,
-        "scored_on": "dev" if dev else "test",
+        "scored_on": scored_on,
         "accuracy": metrics["accuracy"],
         "examples": metrics["examples"],
         "train_examples": len(train_records),
@@ -198,19 +200,6 @@ def run(
     }
 
 
-def in_own_process(job: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--job", json.dumps(job)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit(f"{job}: {done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a corpus, size and method: the mean over splits with its t interval, and what it cost."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -219,19 +208,14 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             groups.setdefault((one["corpus"], one["size"], one["method"]), []).append(one)
     rows = []
     for (corpus, size, method), own in groups.items():
-        values = np.array([one["accuracy"] for one in own])
-        half = (
-            float(T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values)))
-            if len(values) in T_95
-            else None
-        )
+        mean, interval = mean_and_interval([one["accuracy"] for one in own])
         rows.append(
             {
                 "corpus": corpus,
                 "size": size,
                 "method": method,
-                "mean": float(values.mean()),
-                "half_interval": half,
+                "mean": mean,
+                "half_interval": None if interval is None else interval[1] - mean,
                 "splits": len(own),
                 "training_seconds": float(np.median([one["training_seconds"] for one in own])),
                 "training_cpu_seconds": float(np.median([one["training_cpu_seconds"] for one in own])),
@@ -297,31 +281,20 @@ def winners(page: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = series_parser(__doc__, quick="one task, size and split, few steps: under a minute")
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=list(SIZES))
     parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=list(SPLITS))
-    parser.add_argument("--together", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
-    parser.add_argument(
-        "--quick", action="store_true", help="one task, size and split, few steps: under a minute"
-    )
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         print(json.dumps(run(**json.loads(options.job))))
         return
     page: dict[str, Any] = {
         "benchmark": "few_labels",
-        "date": time.strftime("%Y-%m-%d"),
+        **surroundings("peft"),
         "methods": METHODS,
         "examples": EXAMPLES,
-        "threads": "one a run",
-        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("wenmai", "torch", "transformers", "peft")},
         "runs": [],
     }
     if options.json and options.json.is_file():
@@ -332,7 +305,7 @@ def main() -> None:
         work_off(jobs, page, options)
     else:
         trials = [
-            job(corpus, method, 16, 0, rate, {}, dev=True)
+            job(corpus, method, 16, 0, rate, {}, on="dev")
             for corpus in options.corpora
             for method in options.methods
             for rate in METHODS[method]["rates"]
@@ -352,11 +325,11 @@ def main() -> None:
 
 
 def job(
-    corpus: str, method: str, size: int, split: int, rate: float, more: dict[str, Any], *, dev: bool = False
-) -> dict[str, Any]:
+    corpus: str, method: str, size: int, split: int, rate: float, more: dict[str, Any], *, on: str = "test"
+) -> Run:
     settings = {"learning_rate": rate, **more}
     return {
-        "corpus": corpus, "method": method, "size": size, "split": split, "settings": settings, "dev": dev,
+        "corpus": corpus, "method": method, "size": size, "split": split, "settings": settings, "scored_on": on,
     }  # fmt: skip
 
 
@@ -373,18 +346,15 @@ def chosen_rates(runs: list[dict[str, Any]], methods: list[str]) -> dict[str, fl
     return chosen
 
 
-def work_off(jobs: list[dict[str, Any]], page: dict[str, Any], options: argparse.Namespace) -> None:
+def work_off(jobs: list[Run], page: dict[str, Any], options: argparse.Namespace) -> None:
     """Runs what the page does not hold yet, and writes the page after each."""
-    keys = ("corpus", "method", "size", "split", "settings", "dev")
-    done = {json.dumps([one.get(key, one["scored_on"] == "dev") for key in keys]) for one in page["runs"]}
-    left = [one for one in jobs if json.dumps([one[key] for key in keys]) not in done]
-    with ThreadPoolExecutor(options.together) as pool:
-        for found in pool.map(in_own_process, left):
-            page["runs"].append(found)
-            print(json.dumps(found, ensure_ascii=False), flush=True)
-            page["rows"] = summary(page["runs"])
-            if options.json:
-                write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
+    left = still_to_do(jobs, page["runs"], ("corpus", "method", "size", "split", "settings", "scored_on"))
+    for found in results(left, partial(in_own_process, __file__), options.together):
+        page["runs"].append(found)
+        print(json.dumps(found, ensure_ascii=False), flush=True)
+        page["rows"] = summary(page["runs"])
+        if options.json:
+            write_text(options.json, json.dumps(page, ensure_ascii=False, indent=1) + "\n")
     page["rows"] = summary(page["runs"])
 
 

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from adversarial import interval, shown
+from adversarial import shown
+from runs import mean_and_interval
 from wenmai.atomic import write_text
 from wenmai.backbones.load import load_backbone
 from wenmai.backbones.settings import BackboneConfig
@@ -183,10 +184,10 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "arm": arm,
                 "seeds": len(own),
                 "accuracy": float(values.mean()),
-                "interval": interval(values),
+                "interval": mean_and_interval(values)[1],
                 "macro_f1": float(np.mean([one["macro_f1"] for one in own.values()])),
                 "gain": float(gains.mean()) if compared else None,
-                "gain_interval": interval(gains) if compared else None,
+                "gain_interval": mean_and_interval(gains)[1] if compared else None,
                 "test_examples": sum(one["test_examples"] for one in own.values()),
                 "training_seconds": float(np.median([one["training_seconds"] for one in own.values()])),
                 "testing_seconds": float(np.median([one["testing_seconds"] for one in own.values()])),

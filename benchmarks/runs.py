@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -93,6 +94,23 @@ def results(jobs: Sequence[Run], one: Callable[[Run], Run], together: int) -> It
                 yield found
     if failed:
         raise SystemExit("\n\n".join([*failed, f"{len(failed)} of {len(jobs)} runs failed, see above"]))
+
+
+def series_parser(text: str, *, quick: str) -> argparse.ArgumentParser:
+    """The options that every series has, to be completed.
+
+    Args:
+        text: the script's docstring.
+        quick: what ``--quick`` leaves of it.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--together", type=int, default=os.cpu_count() or 1, help="runs at a time, a thread each"
+    )
+    parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    return parser
 
 
 def surroundings(*packages: str) -> dict[str, Any]:

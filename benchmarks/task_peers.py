@@ -18,9 +18,7 @@ thread of its own; runs that the JSON file already holds are not repeated.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +31,7 @@ from runs import (
     in_own_process,
     mean_and_interval,
     results,
+    series_parser,
     splits_of,
     spread,
     still_to_do,
@@ -235,22 +234,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = series_parser(__doc__, quick="one data set of each contest, one trial, one seed, few tokens")
     parser.add_argument("--contests", nargs="+", choices=CONTESTS, default=list(CONTESTS))
     parser.add_argument("--corpora", nargs="+", help="only these data sets; default: all of each contest")
     parser.add_argument("--model", choices=MODELS, default="wenmai-tiny-zh")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tokens", type=int, help="training tokens of one run; default: by task")
-    parser.add_argument(
-        "--together", type=int, default=os.cpu_count() or 1, help="runs at a time, a thread each"
-    )
-    parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
-    parser.add_argument(
-        "--quick", action="store_true", help="one data set of each contest, one trial, one seed, few tokens"
-    )
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         print(json.dumps(run(json.loads(options.job))))

@@ -17,9 +17,7 @@ the next begins.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -37,6 +35,7 @@ from runs import (
     in_own_process,
     mean_and_interval,
     results,
+    series_parser,
     splits_of,
     spread,
     still_to_do,
@@ -275,9 +274,7 @@ def cell(row: dict[str, Any]) -> str:
 
 def main() -> None:
     names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = series_parser(__doc__, quick="one seed, few tokens, few examples; one data set unless named")
     parser.add_argument("--corpora", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(DEFAULT_MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -287,14 +284,6 @@ def main() -> None:
         "--search", action="store_true", help="try rates on dev, for the tests that follow with the same file"
     )
     parser.add_argument("--dev", action="store_true", help="score on dev, leave the test set alone")
-    parser.add_argument(
-        "--together", type=int, default=os.cpu_count() or 1, help="runs at a time, a thread each"
-    )
-    parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
-    parser.add_argument(
-        "--quick", action="store_true", help="one seed, few tokens, few examples; one data set unless named"
-    )
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         job = json.loads(options.job)

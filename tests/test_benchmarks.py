@@ -28,6 +28,14 @@ def page_of(script: str, folder: Path, *arguments: str) -> tuple[dict[str, Any],
     return json.loads(path.read_text(encoding="utf-8")), done.stdout
 
 
+def test_every_script_opens() -> None:
+    names = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+    assert {"tasks", "few_labels", "adversarial"} <= {*names}
+    subprocess.run(
+        [sys.executable, "-c", "".join(f"import {name}\n" for name in names)], cwd=BENCHMARKS, check=True
+    )
+
+
 def test_characters_and_masks(tmp_path: Path) -> None:
     page, printed = page_of("correctness.py", tmp_path, "--quick", "--checks", "characters", "masking")
     assert {key for row in page["rows"] for key in row} == {"row", "ours", "trainer", "ours_exact"}
