@@ -5,40 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wenmai.heads.classification import PooledRow
+from wenmai.heads.classification import RowScoreHead
 from wenmai.heads.divergence import QUARTER
-from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
-from wenmai.heads.pooling import Pooling, tokens_pooled
+from wenmai.heads.head import IGNORE, Outputs, widened
 
 
-class ChoiceHead(Head):
+class ChoiceHead(RowScoreHead):
     """Multiple choice: every choice is a row, and the rows of an example compete (Radford et al. 2018).
-
-    Outputs:
-        ``score`` (B,).
 
     Targets:
         ``chosen`` (B,), 1 for the right row, 0 for the others, IGNORE where it is not known, and ``group`` (B,), equal
         for the rows of an example, all of which must be in the batch. The loss is ``-log`` of the right row's share of
         the softmax over its group, the count groups with a right row. So is the divergence of two passes.
-
-    Args:
-        hidden_size: H.
-        pooling, dropout, hidden_layer: see :class:`wenmai.heads.classification.PooledRow`.
     """
-
-    defines_divergence = True
-
-    def __init__(self, hidden_size: int, *, pooling: Pooling, dropout: float, hidden_layer: bool = False):
-        super().__init__()
-        self.row = PooledRow(hidden_size, pooling=pooling, dropout=dropout, hidden_layer=hidden_layer)
-        self.output = linear(hidden_size, 1)
-
-    def tokens_read(self, batch: dict[str, Tensor], purpose: str) -> Tensor | None:
-        return tokens_pooled(batch["attention_mask"], self.row.pooling)
-
-    def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
-        return {"score": self.output(self.row(hidden_BTH, mask_BT)).squeeze(-1)}
 
     def loss(self, outputs: Outputs, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
         right_B = batch["chosen"] == 1

@@ -121,17 +121,11 @@ class ClassificationHead(Head):
         return softmax_divergence(first["logits"][known_B], second["logits"][known_B]).sum()
 
 
-class RegressionHead(Head):
-    """A number a row, for similarities and ratings.
+class RowScoreHead(Head):
+    """A number a row; what it is learned from, heads of this kind say.
 
     Outputs:
         ``score`` (B,).
-
-    Targets:
-        ``score`` (B,), NaN where there is none. The loss is the squared error, the count rows with a score.
-
-    The squared error is the negative log-likelihood of a normal distribution with variance ½ around the
-    answer, up to a constant; so the divergence of two passes is half their squared difference.
 
     Args:
         hidden_size: H.
@@ -150,6 +144,17 @@ class RegressionHead(Head):
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         return {"score": self.output(self.row(hidden_BTH, mask_BT)).squeeze(-1)}
+
+
+class RegressionHead(RowScoreHead):
+    """Similarities and ratings.
+
+    Targets:
+        ``score`` (B,), NaN where there is none. The loss is the squared error, the count rows with a score.
+
+    The squared error is the negative log-likelihood of a normal distribution with variance ½ around the
+    answer, up to a constant; so the divergence of two passes is half their squared difference.
+    """
 
     def counted(self, batch: dict[str, Tensor]) -> Tensor:
         """Which rows the loss counts, booleans (B,)."""
