@@ -44,7 +44,8 @@ def init(
     if output.exists():
         raise UserError(f"{output}: is there already; choose another name or remove it")
     write_text(output, text)
-    note(f"{output} is written. Set data.train in it, then: wenmai check {output}")
+    where = "each data.train" if task == "multi_task" else "data.train"
+    note(f"{output} is written. Set {where} in it, then: wenmai check {output}")
 
 
 @app.command()

@@ -41,7 +41,7 @@ def evaluate_zero_shot(
     name, choice = predictor.classifier.name, predictor.choice
     if output is None:
         raise UserError(
-            f"{name}: results of zero-shot classification need a folder of their own: name an output folder"
+            f"{name}: results of zero-shot classification need a folder of their own: name an output folder (--output)"
         )
     target = results_folder(output, split, name)
     examples, place = labelled_examples(data, predictor.task)
