@@ -281,7 +281,9 @@ def results_folder(output: Path | None, split: str, bundle: Path | str) -> Path:
     if split in ("", ".", "..") or Path(split).name != split:
         raise UserError(f"split {split!r} names a folder: give a plain name like 'test'")
     if output is None:
-        raise UserError(f"{bundle}: lies in no run (no config.yaml beside it): name an output folder (--output)")
+        raise UserError(
+            f"{bundle}: lies in no run (no config.yaml beside it): name an output folder (--output)"
+        )
     return output / "evaluation" / split
 
 
