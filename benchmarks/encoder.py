@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 from corpora import DEV_EXAMPLES, TEST_EXAMPLES, majority
 from runs import (
     RECIPES,
-    in_own_process,
+    Run,
     mean_and_interval,
     results,
     series_parser,
@@ -111,6 +110,10 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
     }
 
 
+def of_job(job: Run) -> Run:
+    return run(**job)
+
+
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a corpus and model: mean over seeds, with a t interval where there are several."""
     rows = []
@@ -165,9 +168,6 @@ def main() -> None:
     parser.add_argument("--changes", nargs="+", default=[], help="more changes of the configuration")
     parser.add_argument("--dev", action="store_true", help="score on dev, leave the test set alone")
     options = parser.parse_args()
-    if options.job:
-        print(json.dumps(run(**json.loads(options.job))))
-        return
     corpora, seeds, characters, models = (
         options.corpora, options.seeds, options.characters, options.models,
     )  # fmt: skip
@@ -197,7 +197,7 @@ def main() -> None:
         for model in models
     ]  # fmt: skip
     jobs = still_to_do(jobs, page["runs"], keys)
-    for found in results(jobs, partial(in_own_process, __file__), options.together):
+    for found in results(jobs, of_job, options.together):
         page["runs"].append(found)
         print(json.dumps(found, ensure_ascii=False), flush=True)
         page["rows"] = summary(page["runs"])

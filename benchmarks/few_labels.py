@@ -6,13 +6,13 @@
 The data are ../shared/data/fewclue: reviews (eprstmt), news titles in 15 classes (tnews), pairs of questions (bustm). A
 split's training file holds 16 examples a class (eprstmt and bustm: on average). 8 a class are the first 8 of each class
 in it (or all, where there are fewer); 32 are the training and the dev file of the split together. So no run has a dev
-set: each takes a fixed number of examples, and the last weights, and is tested once, on at most 600 test examples,
+set: each takes a fixed number of examples, and the last weights, and is tested once, on at most 400 test examples,
 evenly spread over the file.
 
 The learning rate of each method is chosen beforehand among three, by the mean accuracy on the dev files of split 0 with
 16 labels a class of all three tasks; these runs are on the page too. Its other settings are below.
 
-Each run is a process of its own with one thread. Runs that the JSON file already holds are not repeated.
+A run has one thread. Runs that the JSON file already holds are not repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import json
 import tempfile
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ import numpy as np
 from runs import (
     RECIPES,
     Run,
-    in_own_process,
     mean_and_interval,
     results,
     series_parser,
@@ -50,7 +48,7 @@ from wenmai.training.trainer import train
 CORPORA = ("eprstmt", "tnews", "bustm")
 SIZES = (8, 16, 32)
 SPLITS = (0, 1, 2, 3, 4)
-TEST_EXAMPLES, QUICK_TEST = 600, 60
+TEST_EXAMPLES, QUICK_TEST = 400, 60
 CLOZE = "cloze_classification"
 FROZEN_HEAD = {"freeze": ["head.*"]}
 METHODS: dict[str, dict[str, Any]] = {
@@ -100,7 +98,7 @@ METHODS: dict[str, dict[str, Any]] = {
 P-tuning and prefix tuning use the pre-trained masked-LM head and leave it as it is; P-tuning v2 and LoRA have a new
 classifier, as fine-tuning has."""
 
-EXAMPLES = {"eprstmt": 640, "tnews": 2560, "bustm": 640}
+EXAMPLES = {"eprstmt": 320, "tnews": 960, "bustm": 320}
 """How many examples every run learns from, repeated ones counted."""
 AT_ONCE = {"eprstmt": 8, "tnews": 16, "bustm": 8}
 """Of a step, unless the method says otherwise."""
@@ -152,6 +150,7 @@ def tree(corpus: str, method: str, split: int, settings: dict[str, Any], folder:
             **settings,
         },
         "device": "cpu",
+        "precision": "bf16",
         "trackers": [],
         "seed": split,
         "output": str(folder / "run"),
@@ -198,6 +197,10 @@ def run(corpus: str, method: str, size: int, split: int, settings: dict[str, Any
         "training_seconds": round(seconds, 1),
         "training_cpu_seconds": round(cpu_seconds, 1),
     }
+
+
+def of_job(job: Run) -> Run:
+    return run(**job)
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -287,9 +290,6 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=list(SIZES))
     parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=list(SPLITS))
     options = parser.parse_args()
-    if options.job:
-        print(json.dumps(run(**json.loads(options.job))))
-        return
     page: dict[str, Any] = {
         "benchmark": "few_labels",
         **surroundings("peft"),
@@ -349,7 +349,7 @@ def chosen_rates(runs: list[dict[str, Any]], methods: list[str]) -> dict[str, fl
 def work_off(jobs: list[Run], page: dict[str, Any], options: argparse.Namespace) -> None:
     """Runs what the page does not hold yet, and writes the page after each."""
     left = still_to_do(jobs, page["runs"], ("corpus", "method", "size", "split", "settings", "scored_on"))
-    for found in results(left, partial(in_own_process, __file__), options.together):
+    for found in results(left, of_job, options.together):
         page["runs"].append(found)
         print(json.dumps(found, ensure_ascii=False), flush=True)
         page["rows"] = summary(page["runs"])

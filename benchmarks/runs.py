@@ -1,4 +1,4 @@
-"""Series of runs: a process and a thread each, kept in a JSON file from which a stopped series goes on."""
+"""Series of runs, a thread each, kept in a JSON file from which a stopped series goes on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
+from traceback import format_exception
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,24 +53,6 @@ def splits_of(config: RunConfig) -> dict[str, Examples[Any]]:
     return load_splits(config.data, TASKS[config.task.name].Example, cache=None, output=None)
 
 
-def in_own_process(script: str, job: Run) -> Run:
-    """What ``script --job JOB`` prints in its last line, computed with one thread and without a network.
-
-    Raises:
-        RuntimeError: it failed; with the end of what it said.
-    """
-    done = subprocess.run(
-        [sys.executable, script, "--job", json.dumps(job)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{job}: {done.stderr[-3000:]}")
-    found: Run = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def still_to_do(jobs: Sequence[Run], done: Sequence[Run], keys: Sequence[str]) -> list[Run]:
     """The jobs that no run answers: the values of ``keys`` are those of the job."""
     known = {json.dumps([run.get(key) for key in keys]) for run in done}
@@ -80,20 +62,34 @@ def still_to_do(jobs: Sequence[Run], done: Sequence[Run], keys: Sequence[str]) -
 def results(jobs: Sequence[Run], one: Callable[[Run], Run], together: int) -> Iterator[Run]:
     """The runs of all jobs, begun in their order, each as soon as it is there. Failures are told at the end.
 
+    The runs share ``together`` processes with a thread each and without a network.
+
+    Args:
+        one: a function of the script, that a process can find by its name.
+
     Raises:
         SystemExit: some failed.
     """
     failed = []
-    with ThreadPoolExecutor(together) as pool:
-        for future in as_completed([pool.submit(one, job) for job in jobs]):
-            try:
-                found = future.result()
-            except RuntimeError as error:
-                failed.append(str(error))
+    # read when a process starts
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+    with ProcessPoolExecutor(together, mp_context=get_context("spawn"), initializer=_be_quiet) as pool:
+        asked = {pool.submit(one, job): job for job in jobs}
+        for future in as_completed(asked):
+            error = future.exception()
+            if error is None:
+                yield future.result()
             else:
-                yield found
+                failed.append(f"{asked[future]}:\n{''.join(format_exception(error))}")
     if failed:
         raise SystemExit("\n\n".join([*failed, f"{len(failed)} of {len(jobs)} runs failed, see above"]))
+
+
+def _be_quiet() -> None:
+    """Progress of several runs at a time can't be read; what fails says why in its exception."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
 
 
 def series_parser(text: str, *, quick: str) -> argparse.ArgumentParser:
@@ -109,7 +105,6 @@ def series_parser(text: str, *, quick: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     return parser
 
 

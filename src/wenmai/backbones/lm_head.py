@@ -13,6 +13,7 @@ from torch import Tensor
 from wenmai.backbones.hub import model_folder
 from wenmai.backbones.load import HEAD_PREFIX, Backbone
 from wenmai.backbones.model_files import WEIGHT_FILES
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.errors import UserError
 
 Scheme = tuple[str, str, str]
@@ -42,12 +43,34 @@ def pretrained_lm_head(backbone: Backbone) -> dict[str, Tensor] | None:
     source = backbone.source
     if source is None or source.model is None or source.weights == "random":
         return None
-    folder = model_folder(source)
-    if not backbone.ties_embeddings and backbone.word_embeddings.embedding_dim == backbone.hidden_size:
+    if _has_output_matrix(backbone):
         raise UserError(
             f"{source.title}: its masked-LM head has an output matrix of its own (tie_word_embeddings: false), which "
             "is not supported; take a model that shares it with the word embeddings"
         )
+    state = _read_head(backbone, source)
+    if state is None:
+        raise UserError(
+            f"{source.title}: its files hold no masked-LM head, so it can't say which words fill a gap; take a model "
+            "that was saved with one (wenmai-tiny-zh, a BertForMaskedLM ...), or train one with the task masked_lm"
+        )
+    return state
+
+
+def lm_head_to_go_on_with(backbone: Backbone) -> dict[str, Tensor] | None:
+    """As :func:`pretrained_lm_head`, for training that can do without: None where there is none that fits."""
+    source = backbone.source
+    if source is None or source.model is None or source.weights == "random" or _has_output_matrix(backbone):
+        return None
+    return _read_head(backbone, source)
+
+
+def _has_output_matrix(backbone: Backbone) -> bool:
+    return not backbone.ties_embeddings and backbone.word_embeddings.embedding_dim == backbone.hidden_size
+
+
+def _read_head(backbone: Backbone, source: BackboneConfig) -> dict[str, Tensor] | None:
+    folder = model_folder(source)
     found = _named(folder)
     for dense, norm, bias in SCHEMES:
         names = {
@@ -65,10 +88,7 @@ def pretrained_lm_head(backbone: Backbone) -> dict[str, Tensor] | None:
             state = {wanted[name]: tensor.float() for name, tensor in _read(folder, found, wanted).items()}
             state["bias"] = _fitted(state["bias"], backbone, replaced=source.tokenizer is not None)
             return state
-    raise UserError(
-        f"{source.title}: its files hold no masked-LM head, so it can't say which words fill a gap; take a model that "
-        "was saved with one (wenmai-tiny-zh, a BertForMaskedLM ...), or train one with the task masked_lm"
-    )
+    return None
 
 
 def _fitted(bias_V: Tensor, backbone: Backbone, *, replaced: bool) -> Tensor:

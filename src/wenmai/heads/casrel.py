@@ -23,7 +23,7 @@ from wenmai.heads.gplinker import (
     Floats,
     FoundTriple,
 )
-from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
+from wenmai.heads.head import IGNORE, RARE, Head, Outputs, linear, widened
 
 Conditioning = Literal["layer_norm", "addition"]
 
@@ -84,14 +84,14 @@ class CasRelHead(Head):
         super().__init__()
         self.gated = conditioning == "layer_norm"
         self.dropout = nn.Dropout(dropout)
-        self.subjects = linear(hidden_size, 2 * subject_types)
-        self.types = linear(hidden_size, 2 * object_types) if object_types else None
+        self.subjects = linear(hidden_size, 2 * subject_types, expected=RARE)
+        self.types = linear(hidden_size, 2 * object_types, expected=RARE) if object_types else None
         width = hidden_size
         if self.gated:
             width = 2 * head_size
             self.project = linear(hidden_size, width)
             self.scale_by, self.shift_by = linear(width, width), linear(width, width)
-        self.objects = linear(width, 2 * predicates)
+        self.objects = linear(width, 2 * predicates, expected=RARE)
 
     def forward(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Outputs:
         hidden_BTH = self.dropout(hidden_BTH)

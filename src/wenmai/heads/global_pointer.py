@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wenmai.heads.divergence import sigmoid_divergence
-from wenmai.heads.head import IGNORE, Head, Outputs, linear, widened
+from wenmai.heads.head import IGNORE, RARE, Head, Outputs, linear, widened
 
 MASKED = -1e4
 """Score of what is no span: finite also in half precision, with exp(score) exactly 0."""
@@ -28,7 +28,7 @@ class GlobalPointerHead(Head):
     states and turned by their positions (RoPE, Su et al. 2021), so that the score knows the length of the
     span. The plain form has a q and a k for every label; the efficient one shares them and adds a score of
     the label for the first and for the last token: about L times fewer weights, and better with many labels
-    or little data.
+    or little data. Labels begin as rare as they are.
 
     Outputs:
         ``logits`` (B, L, T, T), from the first to the last token, both inclusive; ``MASKED`` where the last
@@ -79,7 +79,7 @@ class GlobalPointerHead(Head):
         self.pointers = 1 if efficient else labels
         self.dropout = nn.Dropout(dropout)
         self.query_key = linear(hidden_size, self.pointers * 2 * head_size)
-        self.ends = linear(2 * head_size, 2 * labels) if efficient else None
+        self.ends = linear(2 * head_size, 2 * labels, expected=RARE) if efficient else None
 
     def factors(self, hidden_BTH: Tensor) -> Tensor:
         """What the scores of the efficient form are made of, (B, T, 2 D + 2 L): see :func:`factors_of`."""

@@ -5,6 +5,7 @@ Shape letters of all heads: B rows, T tokens, H hidden width, L labels.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -18,6 +19,9 @@ Outputs = dict[str, Tensor]
 IGNORE = -100
 """The target id that no loss counts. The same number as ``wenmai.data.rows.IGNORE``, written again because
 heads and data do not import each other; it is also torch's own ``ignore_index``."""
+
+RARE = 1 / 64
+"""How many of the tokens are expected to be the first, or the last, of something that is to be found."""
 
 INITIAL_DEVIATION = 0.02
 """Standard deviation of fresh linear weights, BERT's ``initializer_range``."""
@@ -115,11 +119,16 @@ class Head(nn.Module, ABC):
         raise NotImplementedError(f"R-Drop is not defined for {type(self).__name__}")
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A fresh linear layer: weights from N(0, 0.02²), biases 0, as BERT starts its heads."""
+def linear(inputs: int, outputs: int, *, expected: float = 0.5) -> nn.Linear:
+    """A fresh linear layer: weights from N(0, 0.02²), biases 0, as BERT starts its heads.
+
+    Args:
+        expected: the probability that a yes or no begins with; :data:`RARE` where hardly any answer is yes (Lin et al.
+            2017, arXiv:1708.02002). Else the first hundreds of steps teach nothing but that.
+    """
     layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=INITIAL_DEVIATION)
-    nn.init.zeros_(layer.bias)
+    nn.init.constant_(layer.bias, math.log(expected / (1 - expected)))
     return layer
 
 

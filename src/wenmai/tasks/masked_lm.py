@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from wenmai.backbones.lm_head import lm_head_to_go_on_with
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.draws import drawn_at, row_keys
@@ -250,6 +251,12 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
             backbone.word_embeddings,
             label_smoothing=self.config.label_smoothing,
         )
+
+    def start_head(self, head: Head, backbone: Backbone) -> None:
+        """With the head that the model was pre-trained with, if it was: training goes on where that ended."""
+        state = lm_head_to_go_on_with(backbone)
+        if state is not None:
+            head.load_state_dict(state)
 
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: MaskedLMExample
