@@ -6,7 +6,7 @@
 Each run is a recipe of recipes/corpora. Equal budget: every model is trained on the same number of characters, that is
 on the same passes over the same examples, in steps of 512 tokens of its own tokenizer. The learning rate of each model
 is the best of two or three on the dev sets of cluener and thucnews_titles; for pairs, which get twice the text, that of
-wenmai-tiny-zh is the best of three on the dev set of lcqmc and the others' are as before (``--dev --changes
+wenmai-tiny-zh is the better of two on the dev set of lcqmc and the others' are as before (``--dev --changes
 train.learning_rate=...`` scores on dev and leaves the test set alone). The better of two evaluations on at most 400 dev
 examples is tested once, on at most 2,000 test examples, evenly spread over the file. Runs that the JSON file already
 holds are not repeated.
