@@ -7,10 +7,10 @@
 
 Each run trains a recipe of recipes/corpora, unchanged but for the encoder, the learning rates, the seed and the budget:
 so many tokens (``TOKENS``) in small steps (``STEP_TOKENS``), in bfloat16 and without dropout. ``--search`` tries
-``TRIALS`` of rates with one seed on the dev set of one data set of each task (``SEARCHED_ON``, else the first); what did
-best there is what an encoder learns this task with, else ``RATES``. ``--dev`` scores on dev too, and leaves the test set
-alone. The better of two evaluations on at most ``DEV_EXAMPLES`` is tested once, on at most ``TEST_EXAMPLES``, evenly
-spread over the file.
+``TRIALS`` of rates with one seed on the dev set of one data set of each task (``SEARCHED_ON``, else the first); what
+did best there is what an encoder learns this task with, else ``RATES``. ``--dev`` scores on dev too, and leaves the
+test set alone. The better of two evaluations on at most ``DEV_EXAMPLES`` is tested once, on at most ``TEST_EXAMPLES``,
+evenly spread over the file.
 Beside it stand rules without a model (``baselines.py``) and what is published for full-size models
 (``published.py``). Runs that the JSON file already holds are not repeated, and every seed covers all data sets before
 the next begins.
