@@ -50,6 +50,9 @@ bench: setup
 	$(BIN)/python benchmarks/language_models.py --quick
 	$(BIN)/python benchmarks/long_documents.py --quick
 	$(BIN)/python benchmarks/encoder.py --quick
+	$(BIN)/python benchmarks/tasks.py --quick
+	$(BIN)/python benchmarks/task_peers.py --quick
+	$(BIN)/python benchmarks/few_labels.py --quick
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -87,11 +87,12 @@ def configuration(arm: str, seed: int, tokens: int, model: str, folder: Path) ->
             f"data.train={folder / 'train.jsonl'}",
             "data.split={dev: 0.0, test: 0.0}",
             f"task.max_length={LONGER if arm in ('copy', 'random', 'hierarchical') else TRAINED}",
-            f"backbone={{model: {model}}}",
+            f"backbone={{model: {model}, dropout: 0}}",
             *ARMS[arm],
             f"train.max_tokens={tokens}",
             "train.epochs=100",  # the tokens end it
-            "train.tokens_per_step=1024",
+            "train.tokens_per_step=2048",
+            "task.dropout=0",
             "train.learning_rate=3e-4",
             "train.head_learning_rate=1e-2",  # the new layer has a few dozen steps to learn in
             f"seed={seed}",
