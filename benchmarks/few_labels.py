@@ -6,11 +6,11 @@
 The data are ../shared/data/fewclue: reviews (eprstmt), news titles in 15 classes (tnews), pairs of questions (bustm). A
 split's training file holds 16 examples a class (eprstmt and bustm: on average). 8 a class are the first 8 of each class
 in it (or all, where there are fewer); 32 are the training and the dev file of the split together. So no run has a dev
-set: each takes a fixed number of examples, and the last weights, and is tested once, on at most 400 test examples,
+set: each takes a fixed number of examples, and the last weights, and is tested once, on at most 200 test examples,
 evenly spread over the file.
 
-The learning rate of each method is chosen beforehand among three, by the mean accuracy on the dev files of split 0 with
-16 labels a class of all three tasks; these runs are on the page too. Its other settings are below.
+The learning rate of each method is chosen beforehand among two, by the mean accuracy on the dev files of split 0 with
+16 labels a class of the tasks with one text; these runs are on the page too. Its other settings are below.
 
 A run has one thread. Runs that the JSON file already holds are not repeated.
 """
@@ -46,59 +46,61 @@ from wenmai.training.journal import read_log
 from wenmai.training.trainer import train
 
 CORPORA = ("eprstmt", "tnews", "bustm")
+SEARCHED_ON = ("eprstmt", "tnews")
+"""Where learning rates are chosen."""
 SIZES = (8, 16, 32)
 SPLITS = (0, 1, 2, 3, 4)
-TEST_EXAMPLES, QUICK_TEST = 400, 60
+TEST_EXAMPLES, QUICK_TEST = 200, 60
 CLOZE = "cloze_classification"
 FROZEN_HEAD = {"freeze": ["head.*"]}
 METHODS: dict[str, dict[str, Any]] = {
     "fine-tuning": {
         "task": "classification",
-        "train": {"head_learning_rate": 1e-3},
-        "rates": [1e-4, 3e-4, 1e-3],
+        "train": {"head_learning_rate": 1e-2},
+        "rates": [3e-4, 1e-3],
     },
-    "PET": {"task": CLOZE, "train": {}, "rates": [1e-4, 3e-4, 1e-3]},
+    "PET": {"task": CLOZE, "train": {}, "rates": [3e-4, 1e-3]},
     "prompt tuning": {
         "task": CLOZE,
         "adapter": {"method": "prompt_tuning", "virtual_tokens": 10},
         "train": FROZEN_HEAD,
-        "rates": [3e-3, 1e-2, 3e-2],
+        "rates": [1e-2, 3e-2],
     },
     "P-tuning": {
         "task": CLOZE,
         "adapter": {"method": "p_tuning", "virtual_tokens": 10, "encoder_hidden_size": 128},
         "train": FROZEN_HEAD,
-        "rates": [1e-3, 3e-3, 1e-2],
+        "rates": [3e-3, 1e-2],
     },
     "prefix tuning": {
         "task": CLOZE,
         "adapter": {"method": "prefix_tuning", "virtual_tokens": 10, "encoder_hidden_size": 128},
         "train": FROZEN_HEAD,
-        "rates": [1e-3, 3e-3, 1e-2],
+        "rates": [3e-3, 1e-2],
     },
     "P-tuning v2": {
         "task": "classification",
         "adapter": {"method": "p_tuning_v2", "virtual_tokens": 10},
         "train": {"head_learning_rate": 1e-2},
-        "rates": [3e-3, 1e-2, 3e-2],
+        "rates": [1e-2, 3e-2],
     },
     "LoRA": {
         "task": "classification",
         "adapter": {"method": "lora", "rank": 8, "alpha": 16},
         "train": {"head_learning_rate": 3e-3},
-        "rates": [1e-3, 3e-3, 1e-2],
+        "rates": [3e-3, 1e-2],
     },
     "SetFit": {
         "task": "contrastive_classification",
         "train": {"examples_per_step": 32},
-        "rates": [3e-5, 1e-4, 3e-4],
+        "rates": [1e-4, 3e-4],
     },
 }
 """The task that each method learns, its adapter, its settings, and the learning rates it is tried with. Prompt tuning,
 P-tuning and prefix tuning use the pre-trained masked-LM head and leave it as it is; P-tuning v2 and LoRA have a new
 classifier, as fine-tuning has."""
 
-EXAMPLES = {"eprstmt": 320, "tnews": 960, "bustm": 320}
+EXAMPLES = {"eprstmt": 240, "tnews": 720, "bustm": 240}
 """How many examples every run learns from, repeated ones counted."""
 AT_ONCE = {"eprstmt": 8, "tnews": 16, "bustm": 8}
 """Of a step, unless the method says otherwise."""
@@ -306,7 +308,7 @@ def main() -> None:
     else:
         trials = [
             job(corpus, method, 16, 0, rate, {}, on="dev")
-            for corpus in options.corpora
+            for corpus in SEARCHED_ON
             for method in options.methods
             for rate in METHODS[method]["rates"]
         ]
