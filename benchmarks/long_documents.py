@@ -232,7 +232,7 @@ def main() -> None:
     )
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--tokens", type=int, default=80_000, help="training tokens of one run")
+    parser.add_argument("--tokens", type=int, default=60_000, help="training tokens of one run")
     parser.add_argument("--model", default="wenmai-tiny-zh", help="the encoder of the runs")
     parser.add_argument("--json", type=Path, help="read what is done from this file, and add to it")
     parser.add_argument("--quick", action="store_true", help="two arms, one seed, few tokens: under a minute")

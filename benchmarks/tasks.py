@@ -52,7 +52,8 @@ from wenmai.training.trainer import train
 TOKENS = {
     "question_answering": 120_000,
     "multiple_choice": 80_000,
-    "relation_extraction": 120_000,
+    "document_layout": 120_000,
+    "relation_extraction": 200_000,
     "text_matching": 60_000,
 }
 """Training tokens of one run by task."""
