@@ -29,6 +29,9 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "corpora"
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a two-sided 95 % interval of the mean of n runs."""
 
+RUNS_OF_A_PROCESS = 20
+"""Then its memory goes back."""
+
 Run = dict[str, Any]
 
 
@@ -73,7 +76,13 @@ def results(jobs: Sequence[Run], one: Callable[[Run], Run], together: int) -> It
     failed = []
     # read when a process starts
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    with ProcessPoolExecutor(together, mp_context=get_context("spawn"), initializer=_be_quiet) as pool:
+    processes = ProcessPoolExecutor(
+        together,
+        mp_context=get_context("spawn"),
+        initializer=_be_quiet,
+        max_tasks_per_child=RUNS_OF_A_PROCESS,
+    )
+    with processes as pool:
         asked = {pool.submit(one, job): job for job in jobs}
         for future in as_completed(asked):
             error = future.exception()
