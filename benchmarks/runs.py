@@ -76,22 +76,22 @@ def results(jobs: Sequence[Run], one: Callable[[Run], Run], together: int) -> It
     failed = []
     # read when a process starts
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    processes = ProcessPoolExecutor(
-        together,
-        mp_context=get_context("spawn"),
-        initializer=_be_quiet,
-        max_tasks_per_child=RUNS_OF_A_PROCESS,
-    )
-    with processes as pool:
-        asked = {pool.submit(one, job): job for job in jobs}
-        for future in as_completed(asked):
-            error = future.exception()
-            if error is None:
-                yield future.result()
-            else:
-                failed.append(f"{asked[future]}:\n{''.join(format_exception(error))}")
+    for some in _batches(jobs, together * RUNS_OF_A_PROCESS):
+        with ProcessPoolExecutor(together, mp_context=get_context("spawn"), initializer=_be_quiet) as pool:
+            asked = {pool.submit(one, job): job for job in some}
+            for future in as_completed(asked):
+                error = future.exception()
+                if error is None:
+                    yield future.result()
+                else:
+                    failed.append(f"{asked[future]}:\n{''.join(format_exception(error))}")
     if failed:
         raise SystemExit("\n\n".join([*failed, f"{len(failed)} of {len(jobs)} runs failed, see above"]))
+
+
+def _batches(jobs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
+    for start in range(0, len(jobs), size):
+        yield jobs[start : start + size]
 
 
 def _be_quiet() -> None:
