@@ -33,8 +33,8 @@ def extend_positions(
     """
     from pydantic import ValidationError
 
-    from wenmai.backbones.extending import write_extended
     from wenmai.backbones.hub import model_folder
+    from wenmai.backbones.new_positions_folder import write_extended
     from wenmai.backbones.settings import BackboneConfig, PositionsConfig
     from wenmai.bundle import MANIFEST
     from wenmai.errors import UserError

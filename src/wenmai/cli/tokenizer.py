@@ -12,7 +12,7 @@ from wenmai.cli.app import AsJson, app, note, print_json, print_rich, progress
 from wenmai.errors import UserError
 
 if TYPE_CHECKING:
-    from wenmai.backbones.extension import NewToken
+    from wenmai.backbones.new_tokens import NewToken
     from wenmai.backbones.tokenizer import Tokenizer
 
 tokenizer = typer.Typer(
@@ -117,7 +117,7 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Give a model more tokens; what it says of texts without them stays the same, which is checked."""
-    from wenmai.backbones.extended_folder import extend_model
+    from wenmai.backbones.new_tokens_folder import extend_model
     from wenmai.bundle import MANIFEST, bundle_folder
     from wenmai.data.texts import Texts
 
@@ -223,6 +223,6 @@ def _new_tokens(path: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _new(text: str, like: tuple[str, ...], *, special: bool, whole_word: bool) -> NewToken:
-    from wenmai.backbones.extension import NewToken
+    from wenmai.backbones.new_tokens import NewToken
 
     return NewToken(text, like=like, special=special, whole_word=whole_word)

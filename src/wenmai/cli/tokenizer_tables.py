@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wenmai.backbones.extension import Added
+from wenmai.backbones.new_tokens import Added
 from wenmai.backbones.tokenizer_use import Contents, Pieces, Usage
 
 SHOWN = 50

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from wenmai.backbones.adapters import attach_adapter
 from wenmai.backbones.dropout import key_dropout
-from wenmai.backbones.extension import extend_vocabulary
 from wenmai.backbones.load import Backbone
+from wenmai.backbones.new_tokens import extend_vocabulary
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import UserError
 from wenmai.heads.head import Head, Outputs

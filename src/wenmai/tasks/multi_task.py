@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 from torch import nn
 
-from wenmai.backbones.extension import NewToken
 from wenmai.backbones.load import Backbone
+from wenmai.backbones.new_tokens import NewToken
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Row
 from wenmai.errors import UserError

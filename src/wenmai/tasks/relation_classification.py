@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from wenmai.backbones.extension import NewToken
 from wenmai.backbones.load import Backbone
+from wenmai.backbones.new_tokens import NewToken
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import IGNORE, Row
 from wenmai.errors import UserError

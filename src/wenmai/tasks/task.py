@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from wenmai.backbones.extension import NewToken
 from wenmai.backbones.load import Backbone
+from wenmai.backbones.new_tokens import NewToken
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import Arrays, Row
 from wenmai.errors import UserError

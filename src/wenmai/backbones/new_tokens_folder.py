@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wenmai.atomic import unwritable, writing_folder
-from wenmai.backbones.extension import (
+from wenmai.backbones.load import HEAD_PREFIX, Backbone, load_backbone, load_folder
+from wenmai.backbones.new_tokens import (
     Added,
     Checked,
     NewToken,
@@ -20,7 +21,6 @@ from wenmai.backbones.extension import (
     extend_vocabulary,
     extended,
 )
-from wenmai.backbones.load import HEAD_PREFIX, Backbone, load_backbone, load_folder
 from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.errors import UserError

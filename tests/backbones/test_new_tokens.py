@@ -14,9 +14,9 @@ from test_replace_vocabulary import model_of
 from transformers import AutoModel, AutoTokenizer
 
 from tiny import tiny_backbone_folder
-from wenmai.backbones.extended_folder import OUTPUT_BIAS, extend_model
-from wenmai.backbones.extension import NewToken, check_unchanged, extend_vocabulary
 from wenmai.backbones.load import load_folder
+from wenmai.backbones.new_tokens import NewToken, check_unchanged, extend_vocabulary
+from wenmai.backbones.new_tokens_folder import OUTPUT_BIAS, extend_model
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.bundle import load_bundle, save_bundle
 from wenmai.cli import main
