@@ -17,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from small_models import add_gradients, small_model, weights
 from wenmai.config.train import TrainConfig
 from wenmai.errors import ConfigError, UserError
+from wenmai.heads.box_embeddings import BoxEmbeddings
 from wenmai.tasks.model import Model
 from wenmai.training.freezing import freeze
 from wenmai.training.optimizer import build_optimizer, finish_gradients, parameter_groups, set_learning_rates
@@ -81,6 +82,16 @@ def test_layer_decay() -> None:
         assert rate == pytest.approx(expected[part] if part else 0.5), name
     names = {group["name"] for group in group_of(small_model(), layer_decay=0.5).values()}
     assert {"backbone.embeddings.decay", "backbone.layer.1.no_decay", "head.no_decay"} <= names
+
+
+def test_what_the_head_adds_to_the_embeddings_learns_like_them() -> None:
+    model = small_model()
+    model.head.boxes = BoxEmbeddings(8)
+    for options, rate in ({}, 0.08), ({"layer_decay": 0.5}, 0.01):
+        rates = rates_of(model, learning_rate=0.08, head_learning_rate=0.5, **options)
+        found = {name: value for name, value in rates.items() if name.startswith("head.boxes.")}
+        assert len(found) == 4
+        assert set(found.values()) == {pytest.approx(rate)}
 
 
 def test_a_norm_behind_the_layers_learns_like_the_top_one() -> None:

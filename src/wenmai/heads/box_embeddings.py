@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wenmai.heads.head import INITIAL_DEVIATION
-
 BOX = ("box_left", "box_top", "box_right", "box_bottom")
 """Inputs of a row: each (B, T), in thousandths of the page. The same names as in ``wenmai.backbones.boxes``, written
 again because heads and backbones do not import each other."""
@@ -21,17 +19,20 @@ class BoxEmbeddings(nn.Module):
     both sides come from one table, so that "ends where another begins" is the same vector twice.
 
     They are added to the word embeddings, which is where LayoutLM has them too: an encoder sums up words, positions and
-    types before its first normalisation. So it works with any encoder, packed or padded.
+    types before its first normalisation. So it works with any encoder, packed or padded. They begin as 0, so that
+    training begins with the encoder as it is, and learn at its rate: at a head's they drown the words.
 
     Args:
         width: E, that of the word embeddings.
     """
 
+    joins_embeddings = True
+
     def __init__(self, width: int):
         super().__init__()
         self.x, self.y, self.w, self.h = (nn.Embedding(PLACES, width) for _ in range(4))
         for table in (self.x, self.y, self.w, self.h):
-            nn.init.normal_(table.weight, std=INITIAL_DEVIATION)
+            nn.init.zeros_(table.weight)
 
     def forward(self, box_BT4: Tensor) -> Tensor:
         """(B, T, E)."""

@@ -56,7 +56,8 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     The first of these that applies gives a parameter its rate:
 
     1. ``learning_rates``: that of the first pattern its name fits; the part is called like the pattern.
-    2. the head: ``head_learning_rate``, or ``learning_rate``. Part ``head``.
+    2. the head: ``head_learning_rate``, or ``learning_rate``. Part ``head``. But what the head adds to the embedded
+       words (``joins_embeddings``) learns like the backbone's embeddings.
     3. ``layer_decay`` d: ``learning_rate * d ** k`` in the k-th layer below the top one, the embeddings one below the
        lowest (Sun et al. 2019; Clark et al. 2020). Parts ``backbone.layer.0`` ... and ``backbone.embeddings``.
     4. ``learning_rate``. Part ``backbone``.
@@ -71,6 +72,12 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
             needs are not found.
     """
     named = dict(model.named_parameters())
+    joining = {
+        f"{place}.{name}"
+        for place, module in model.named_modules()
+        if getattr(module, "joins_embeddings", False)
+        for name, _ in module.named_parameters()
+    }
     own_rate = {name: matched(name, config.learning_rates) for name in named}
     _check_rates(config, own_rate, named)
     height_of = {} if config.layer_decay is None else heights(model, "train.layer_decay")
@@ -80,11 +87,11 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
         pattern = own_rate[name]
         if pattern is not None:
             return pattern, config.learning_rates[pattern]
-        if name.startswith("head."):
+        if name.startswith("head.") and name not in joining:
             return "head", config.head_learning_rate or config.learning_rate
         if config.layer_decay is None:
             return "backbone", config.learning_rate
-        height = height_of[name]
+        height = 0 if name in joining else height_of[name]
         part = f"backbone.layer.{height - 1}" if height else "backbone.embeddings"
         return part, config.learning_rate * config.layer_decay ** (top - height)
 
