@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from corpora import DEV_EXAMPLES, TEST_EXAMPLES, majority
 from runs import (
     RECIPES,
-    Run,
+    by_keys,
     mean_and_interval,
     results,
     series_parser,
@@ -108,10 +109,6 @@ def run(corpus: str, model: str, seed: int, characters: int, changes: list[str],
         "training_seconds": round(trained - started, 1),
         "seconds": round(time.perf_counter() - started, 1),
     }
-
-
-def of_job(job: Run) -> Run:
-    return run(**job)
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -197,7 +194,7 @@ def main() -> None:
         for model in models
     ]  # fmt: skip
     jobs = still_to_do(jobs, page["runs"], keys)
-    for found in results(jobs, of_job, options.together):
+    for found in results(jobs, partial(by_keys, run), options.together):
         page["runs"].append(found)
         print(json.dumps(found, ensure_ascii=False), flush=True)
         page["rows"] = summary(page["runs"])

@@ -22,6 +22,7 @@ import json
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np
 from runs import (
     RECIPES,
     Run,
+    by_keys,
     mean_and_interval,
     results,
     series_parser,
@@ -201,10 +203,6 @@ def run(corpus: str, method: str, size: int, split: int, settings: dict[str, Any
     }
 
 
-def of_job(job: Run) -> Run:
-    return run(**job)
-
-
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a corpus, size and method: the mean over splits with its t interval, and what it cost."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -351,7 +349,7 @@ def chosen_rates(runs: list[dict[str, Any]], methods: list[str]) -> dict[str, fl
 def work_off(jobs: list[Run], page: dict[str, Any], options: argparse.Namespace) -> None:
     """Runs what the page does not hold yet, and writes the page after each."""
     left = still_to_do(jobs, page["runs"], ("corpus", "method", "size", "split", "settings", "scored_on"))
-    for found in results(left, of_job, options.together):
+    for found in results(left, partial(by_keys, run), options.together):
         page["runs"].append(found)
         print(json.dumps(found, ensure_ascii=False), flush=True)
         page["rows"] = summary(page["runs"])

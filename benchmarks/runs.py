@@ -89,6 +89,11 @@ def results(jobs: Sequence[Run], one: Callable[[Run], Run], together: int) -> It
         raise SystemExit("\n\n".join([*failed, f"{len(failed)} of {len(jobs)} runs failed, see above"]))
 
 
+def by_keys(one: Callable[..., Run], job: Run) -> Run:
+    """With the values of the job as keyword arguments, for :func:`results`: ``partial(by_keys, run)``."""
+    return one(**job)
+
+
 def _batches(jobs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
     for start in range(0, len(jobs), size):
         yield jobs[start : start + size]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from wenmai.backbones.load import load_folder
 from wenmai.bundle import save_bundle
@@ -30,9 +31,17 @@ def fresh_bundle(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, tokenizer = build_model(made, encoder, tokenizer)
+    unbiased(model.head)
     with torch.no_grad():
         for name, parameter in model.head.named_parameters():
             if "output" in name:
                 parameter.mul_(scale)
     save_bundle(folder, made, model, tokenizer)
     return folder
+
+
+def unbiased(head: nn.Module) -> None:
+    """Makes a fresh head say yes as often as no, where it would find nothing because labels begin rare."""
+    for name, parameter in head.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fresh import unbiased
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, TOYS, backbone_of
 from wenmai.backbones.load import load_folder
@@ -32,7 +33,9 @@ def test_from_bundle_to_page(name: str, backbone: Path, tmp_path: Path) -> None:
     examples = list(read_examples(records, task_type.Example))[::2]
     task = task_type(config, task_type.collect_labels(config, examples))
     encoder, tokenizer = load_folder(backbone_of(name, backbone))
-    save_bundle(tmp_path / "bundle", task, *build_model(task, encoder, tokenizer))
+    model, tokenizer = build_model(task, encoder, tokenizer)
+    unbiased(model.head)
+    save_bundle(tmp_path / "bundle", task, model, tokenizer)
     report = evaluate(tmp_path / "bundle", examples, output=tmp_path / "run", resamples=5)
     assert isinstance(report[report["primary_metric"]], float)
     assert report["examples"] == len(examples)

@@ -54,6 +54,10 @@ def test_box_embeddings_are_those_of_layoutlm() -> None:
         torch.testing.assert_close(theirs.LayerNorm(summed), theirs(input_ids=ids, bbox=box))
 
 
+def test_box_embeddings_begin_with_the_encoder_as_it_is() -> None:
+    assert not BoxEmbeddings(8)(random_boxes(np.random.default_rng(0), 2, 6)).any()
+
+
 def factors_of(rng: np.random.Generator) -> LinkFactors:
     torch.manual_seed(int(rng.integers(1000)))
     scorer = LinkScorer(6, D, C, torch.from_numpy(rng.random((C, C)) < 0.7))

@@ -198,3 +198,20 @@ def test_limits_keep_the_best() -> None:
     cascade = made(CasRelHead(H, P, head_size=4, dropout=0.0), 0)
     outputs = arrays(cascade(torch.randn(1, 40, H, dtype=torch.float64), torch.ones(1, 40)))
     assert len(decode_casrel(outputs, 0, 40)) == FEWEST_KEPT
+
+
+def test_triples_begin_rare() -> None:
+    torch.manual_seed(0)
+    hidden, mask = torch.randn(2, 64, H), torch.ones(2, 64, dtype=torch.long)
+    linker = GPLinkerHead(H, P, dropout=0.0)
+    loss, count = linker.loss(linker(hidden, mask), {"attention_mask": mask, "triples": nothing(7)})
+    assert 0.2 < loss.item() / count < 1.5  # log(1 + 64²) where nothing is rare
+    casrel = CasRelHead(H, P, dropout=0.0)
+    batch = {"attention_mask": mask, "triples": nothing(7), "subject": nothing(2)}
+    outputs = casrel.training_outputs(hidden, mask, batch)
+    for name in ("subjects", "objects"):
+        assert outputs[name].sigmoid().mean().item() == pytest.approx(1 / 64, rel=0.2)
+
+
+def nothing(columns: int) -> torch.Tensor:
+    return torch.full((2, 1, columns), IGNORE)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from fresh import unbiased
 from tiny import tiny_backbone_folder
 from toy import PEOPLE, PLACES, triple_records
 from wenmai.backbones.load import load_folder
@@ -305,9 +306,7 @@ def test_a_document_of_20000_characters(head: str, folder: Path) -> None:
     task = a_task(head=head, max_length=256)
     torch.manual_seed(0)
     model = Model(backbone, task.build_head(backbone))
-    for name, parameter in model.head.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.zeros_(parameter)
+    unbiased(model.head)
     text = ("王小明生于北京，住在上海。" * 1700)[:20000]
     given = RelationExtractionExample(text=text)
     rows = task.featurize(given, tokenizer)

@@ -29,44 +29,36 @@ SCHEMES: tuple[Scheme, ...] = (
 """How we, BERT and ERNIE, RoBERTa, ELECTRA, ALBERT and DistilBERT call the dense layer, the norm and the bias."""
 
 
-def pretrained_lm_head(backbone: Backbone) -> dict[str, Tensor] | None:
+def pretrained_lm_head(backbone: Backbone, *, required: bool = True) -> dict[str, Tensor] | None:
     """The weights by the names of :class:`wenmai.heads.masked_lm.MaskedLMHead`, in fp32.
 
     Pieces that the vocabulary got since have the bias 0; so have all of them where the vocabulary was replaced.
 
     Returns:
-        None for a backbone that was drawn, and so has no head either.
+        None for a backbone that was drawn, and so has no head either; also where there is no head that fits, if none is
+        required.
 
     Raises:
-        UserError: the model was saved without a head, or with one of another kind.
+        UserError: one is required, and the model was saved without, or with one of another kind.
     """
     source = backbone.source
     if source is None or source.model is None or source.weights == "random":
         return None
-    if _has_output_matrix(backbone):
+    own_matrix = (
+        not backbone.ties_embeddings and backbone.word_embeddings.embedding_dim == backbone.hidden_size
+    )
+    state = None if own_matrix else _read_head(backbone, source)
+    if state is not None or not required:
+        return state
+    if own_matrix:
         raise UserError(
             f"{source.title}: its masked-LM head has an output matrix of its own (tie_word_embeddings: false), which "
             "is not supported; take a model that shares it with the word embeddings"
         )
-    state = _read_head(backbone, source)
-    if state is None:
-        raise UserError(
-            f"{source.title}: its files hold no masked-LM head, so it can't say which words fill a gap; take a model "
-            "that was saved with one (wenmai-tiny-zh, a BertForMaskedLM ...), or train one with the task masked_lm"
-        )
-    return state
-
-
-def lm_head_to_go_on_with(backbone: Backbone) -> dict[str, Tensor] | None:
-    """As :func:`pretrained_lm_head`, for training that can do without: None where there is none that fits."""
-    source = backbone.source
-    if source is None or source.model is None or source.weights == "random" or _has_output_matrix(backbone):
-        return None
-    return _read_head(backbone, source)
-
-
-def _has_output_matrix(backbone: Backbone) -> bool:
-    return not backbone.ties_embeddings and backbone.word_embeddings.embedding_dim == backbone.hidden_size
+    raise UserError(
+        f"{source.title}: its files hold no masked-LM head, so it can't say which words fill a gap; take a model that "
+        "was saved with one (wenmai-tiny-zh, a BertForMaskedLM ...), or train one with the task masked_lm"
+    )
 
 
 def _read_head(backbone: Backbone, source: BackboneConfig) -> dict[str, Tensor] | None:

@@ -27,6 +27,7 @@ class BoxEmbeddings(nn.Module):
     """
 
     joins_embeddings = True
+    """Read by the optimizer: learns like the encoder's embeddings, though it lies in the head."""
 
     def __init__(self, width: int):
         super().__init__()

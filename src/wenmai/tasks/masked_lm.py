@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from wenmai.backbones.lm_head import lm_head_to_go_on_with
+from wenmai.backbones.lm_head import pretrained_lm_head
 from wenmai.backbones.load import Backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.draws import drawn_at, row_keys
@@ -254,7 +254,7 @@ class MaskedLM(Task[MaskedLMExample, MaskedLMConfig]):
 
     def start_head(self, head: Head, backbone: Backbone) -> None:
         """With the head that the model was pre-trained with, if it was: training goes on where that ended."""
-        state = lm_head_to_go_on_with(backbone)
+        state = pretrained_lm_head(backbone, required=False)
         if state is not None:
             head.load_state_dict(state)
 
