@@ -10,10 +10,11 @@
 * ``triples``: bert4torch's GlobalPointer as GPLinker; wenmai with its own
 
 All sides start from the same weights in a plain folder and read the same examples, about as many tokens in steps of
-about as many. Trainer groups by length. Each side takes the learning rates that did best on dev (of ``RATES``, as many
-trials for each, one seed), then trains anew for each seed, keeps the better of two evaluations on at most
-``USUAL_DEV_EXAMPLES`` of dev, and is tested once, on the same examples by the same scorer. A run has a thread
-of its own; runs that the JSON file already holds are not repeated.
+about as many. Trainer groups by length. Each side takes the learning rates that did best on dev with one seed: wenmai
+of two pairs; a peer of two rates for all parameters, which is what its example has, and of one pair for encoder and
+head, which it gets here in addition. It then trains anew for each seed, keeps the better of two evaluations on at most
+``USUAL_DEV_EXAMPLES`` of dev, and is tested once, on the same examples by the same scorer. A run has a thread of its
+own; runs that the JSON file already holds are not repeated.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ from wenmai.atomic import write_text
 from wenmai.config import RunConfig, load_config
 from wenmai.tasks import TASKS
 
-TRAINER_RATES: list[dict[str, Any]] = [{"rate": 3e-4}, {"rate": 1e-3}]
-POINTER_RATES: list[dict[str, Any]] = [{"rate": 3e-4, "efficient": True}, {"rate": 1e-3, "efficient": True}]
+TRAINER_RATES: list[dict[str, Any]] = [{"rate": 3e-4}, {"rate": 1e-3}, {"rate": 3e-4, "head_rate": 1e-2}]
+POINTER_RATES: list[dict[str, Any]] = [{**rates, "efficient": True} for rates in TRAINER_RATES]
 OUR_RATES: list[dict[str, Any]] = [{"rate": 3e-4, "head_rate": 1e-2}, {"rate": 1e-3, "head_rate": 1e-2}]
 
 

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from peers.bert4torch_fit import encoder_by_its_names  # first: stands in for torchvision
-from peers.contest import MAX_GRAD_NORM, WARM_UP, WEIGHT_DECAY, Contest, Judge, Steps
-from peers.measure import decay_groups
+from peers.contest import MAX_GRAD_NORM, WARM_UP, Contest, Judge, Steps, groups_of
 
 from bert4torch.layers import EfficientGlobalPointer, GlobalPointer  # isort: skip
 from bert4torch.losses import (  # isort: skip
@@ -203,7 +202,7 @@ def _run(
 
     judge = Judge(contest, model, predict)
     half = max(1, plan.steps // 2)
-    optimizer = torch.optim.AdamW(decay_groups(model, WEIGHT_DECAY), lr=contest.rate, fused=True)
+    optimizer = torch.optim.AdamW(groups_of(contest, model.bert, model), fused=True)
     model.compile(
         loss=loss,
         optimizer=optimizer,

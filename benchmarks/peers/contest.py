@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from peers.measure import decay_groups
 from wenmai.backbones.load import load_backbone
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.config import RunConfig
@@ -36,7 +37,7 @@ class Contest:
     encoder: a plain folder of transformers, see :func:`plain_folder`.
     tokens, step_tokens: of the whole run and of one step.
     rate: the peak learning rate; linear warm-up and decay.
-    options: what else the side can choose.
+    options: what else the side can choose, such as ``head_rate``, the peak rate of all but the encoder.
     """
 
     task: Task[Any, Any]
@@ -106,6 +107,18 @@ class Judge:
             "steps": steps,
             "training_seconds": round(trained, 1),
         }
+
+
+def groups_of(contest: Contest, encoder: nn.Module, model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters for an optimizer: decay of matrices only, and the head's own rate if the contest has one."""
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    head = nn.ParameterList(one for one in model.parameters() if id(one) not in inside)
+    head_rate = contest.options.get("head_rate", contest.rate)
+    return [
+        {**group, "lr": rate}
+        for part, rate in ((encoder, contest.rate), (head, head_rate))
+        for group in decay_groups(part, WEIGHT_DECAY)
+    ]
 
 
 def plain_folder(config: RunConfig, folder: Path) -> Tokenizer:

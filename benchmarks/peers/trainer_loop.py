@@ -1,4 +1,7 @@
-"""The Trainer of transformers with length grouping, the loop of its examples, under a :class:`Contest`."""
+"""The Trainer of transformers with length grouping, the loop of its examples, under a :class:`Contest`.
+
+With a rate for the head it gets an optimizer that has one; else it makes its own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
-from peers.contest import MAX_GRAD_NORM, WARM_UP, WEIGHT_DECAY, Contest, Judge, Predict, Steps
+from peers.contest import MAX_GRAD_NORM, WARM_UP, WEIGHT_DECAY, Contest, Judge, Predict, Steps, groups_of
 from peers.measure import Counted
 
 PREDICTED_AT_ONCE = 16
@@ -58,9 +61,12 @@ def trained(
         disable_tqdm=True,
         logging_strategy="no",
     )
+    own = "head_rate" in contest.options
+    optimizer = torch.optim.AdamW(groups_of(contest, model.base_model, model), fused=True) if own else None
     trainer = Trainer(
         model,
         arguments,
+        optimizers=(optimizer, None),
         train_dataset=Dataset.from_list(list(features)),
         data_collator=collate,
         callbacks=[JudgedAt(judge, {plan.steps // 2, plan.steps})],
