@@ -76,8 +76,11 @@ MODELS = {
 """Encoders, as changes of a recipe."""
 DEFAULT_MODELS = ("e5-small, first 6 layers", "wenmai-tiny-zh")
 USUAL_RATES = {"e5-small": (3e-4, 1e-2), "wenmai-tiny-zh": (3e-4, 1e-2)}
-RATES: dict[tuple[str, str], tuple[float, float]] = {("wenmai-tiny-zh", "text_matching"): (2e-4, 1e-2)}
-"""Rate of the encoder and rate of the head; for some encoder and task others than usual."""
+RATES: dict[tuple[str, str], tuple[float, float]] = {
+    ("e5-small", "people_relation"): (1e-4, 1e-2),
+    ("wenmai-tiny-zh", "text_matching"): (2e-4, 1e-2),
+}
+"""Rate of the encoder and rate of the head; for some encoder and data set or task others than usual."""
 
 TRIALS = ((3e-4, 1e-3), (3e-4, 1e-2), (1e-3, 1e-3), (1e-4, 1e-3))
 """Rates of the encoder and of the head that ``--search`` tries."""
@@ -96,7 +99,7 @@ KEYS = ("corpus", "changes", "seed", "scored_on", "most_examples")
 """What tells one run from another."""
 
 
-def rates_of(model: str, task: str, runs: list[Run]) -> tuple[float, float]:
+def rates_of(model: str, task: str, corpus: str, runs: list[Run]) -> tuple[float, float]:
     """What did best of the trials on dev, if there were any; of the encoder and of the head."""
     trials = [one for one in runs if (one["model"], one["task"]) == (model, task) and one.get("trial")]
     if trials:
@@ -104,7 +107,7 @@ def rates_of(model: str, task: str, runs: list[Run]) -> tuple[float, float]:
         rate, head_rate = max(same, key=lambda one: one["value"])["trial"]
         return rate, head_rate
     encoder = model.partition(",")[0]
-    return RATES.get((encoder, task), USUAL_RATES[encoder])
+    return RATES.get((encoder, corpus), RATES.get((encoder, task), USUAL_RATES[encoder]))
 
 
 def changes_of(
@@ -337,7 +340,7 @@ def main() -> None:
             }
             rules += [scored] if seed == seeds[0] else []
             for model in models:
-                trials = TRIALS if options.search else [rates_of(model, task, page["runs"])]
+                trials = TRIALS if options.search else [rates_of(model, task, corpus, page["runs"])]
                 jobs += [
                     {
                         **scored,
