@@ -191,12 +191,12 @@ def chosen(contest: str, corpus: str, side: str, model: str, tokens: int, runs: 
 
 
 def rows_of(runs: list[Run]) -> list[dict[str, Any]]:
-    """A row a contest, data set, model and side: of the tests with the settings of its newest one, the mean."""
+    """A row a contest, data set, side, model and budget: of the tests with the settings of its newest one, the mean."""
     tests = [one for one in runs if one["scored_on"] == "test"]
     rows = []
-    for kind in dict.fromkeys((one["contest"], one["corpus"], one["model"], one["side"]) for one in tests):
-        own = [one for one in tests if (one["contest"], one["corpus"], one["model"], one["side"]) == kind]
-        own = [one for one in own if all(one[key] == own[-1][key] for key in (*KEYS[:6], "most_examples"))]
+    for kind in dict.fromkeys(tuple(one[key] for key in KEYS[:5]) for one in tests):
+        own = [one for one in tests if tuple(one[key] for key in KEYS[:5]) == kind]
+        own = [one for one in own if all(one[key] == own[-1][key] for key in ("trial", "most_examples"))]
         mean, interval = mean_and_interval([one["value"] for one in own])
         last = own[-1]
         rows.append(
@@ -216,7 +216,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| contest | data | side | measure | mean | 95 % interval over seeds | rates | tokens | steps | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in sorted(rows, key=lambda row: (row["contest"], row["corpus"], row["model"])):
+    order = ("contest", "corpus", "model", "tokens_asked")
+    for row in sorted(rows, key=lambda row: [row[key] for key in order]):
         bounds = "one seed" if row["interval"] is None else "{:.3f} to {:.3f}".format(*row["interval"])
         rates = ", ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
