@@ -158,7 +158,11 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_figures_as_files(ner_run: Path, tmp_path: Path) -> None:
-    files = save_figures(ner_run, tmp_path / "figures")
+    figures = tmp_path / "figures"
+    (figures / "own").mkdir(parents=True)
+    (figures / "own" / "notes.txt").write_text("keep me")
+    (figures / "labels.png").write_text("an old one")
+    files = save_figures(ner_run, figures)
     names = [
         "learning_curves",
         "by_length",
@@ -170,3 +174,9 @@ def test_figures_as_files(ner_run: Path, tmp_path: Path) -> None:
     ]
     assert sorted(path.stem for path in files if path.suffix == ".png") == sorted(names)
     assert all(path.stat().st_size > 1000 for path in files) and len(files) == 14
+    # the folder may hold anything: nothing of it is thrown away
+    assert (figures / "own" / "notes.txt").read_text() == "keep me"
+    assert sorted(figures.iterdir()) == sorted([*files, figures / "own"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be written"):
+        save_figures(ner_run, tmp_path / "file")
