@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import classification_pairs, ner_pairs
+from handmade import classification_pairs, entity, ner_pairs
 
 from wenmai.errors import UserError
 from wenmai.evaluation.cases import as_case, choose, read_predictions
@@ -58,6 +58,25 @@ def test_other_kinds_of_predictions(
     case = as_case({"text": "甲", "text_pair": "乙丙", **line}, 1)
     assert (case["gold"], case["predicted"], case["right"], case["kinds"]) == (gold, predicted, right, kinds)
     assert case["texts"] == [["text", "甲"], ["text_pair", "乙丙"]] and case["length"] == 3
+
+
+def test_a_text_of_digits_is_no_number_of_the_gold() -> None:
+    """Records of pairs keep their texts in gold, as any of them may be left out."""
+    pair = {"text": "12306", "text_pair": "火车票"}
+    case = as_case({**pair, "similarity": 0.25, "gold": {**pair, "score": 0.5}}, 1)
+    assert case["gold"] == "score 0.5"
+    assert as_case({"text": "甲", "value": 0.5, "gold": {"label": "1"}}, 1)["gold"] == "label 1"
+
+
+def test_links_are_right_or_wrong_whatever_the_fields_are() -> None:
+    key, value, more = entity(0, 2, "问题"), entity(3, 5, "回答"), entity(6, 7, "标题")
+    page = {"text": "姓名：王明，表", "entities": [key, value], "links": [{"key": 0, "value": 1}]}
+    missed = as_case({**page, "gold": {"entities": [key, value, more], "links": page["links"]}}, 1)
+    assert (missed["right"], missed["predicted_right"]) == (False, True)
+    none = as_case({**page, "gold": {"entities": [key, value], "links": []}}, 1)
+    assert (none["right"], none["predicted_right"], none["kinds"]) == (False, False, ["spurious link"])
+    fields = as_case({**page, "gold": {"entities": [key, value]}}, 1)
+    assert (fields["right"], fields["predicted_right"]) == (True, None)
 
 
 def test_errors_come_first_and_the_number_is_bounded() -> None:

@@ -147,6 +147,31 @@ def test_spans_by_entity_and_in_words(ner_run: Path, tmp_path: Path) -> None:
     assert shown["first"] == "北京/地名、北京师范大学/人名"
 
 
+def test_intents_and_slots_are_both_shown_and_groups_have_their_sizes(tmp_path: Path) -> None:
+    from wenmai.tasks.slot_filling import SlotFilling, SlotFillingConfig, SlotFillingExample
+
+    text, slot = "订去上海的票", entity(2, 4, "到达", 0.9)
+    task = SlotFilling(
+        SlotFillingConfig(),
+        SlotFilling.collect_labels(
+            SlotFillingConfig(),
+            gold := [
+                SlotFillingExample.model_validate(
+                    {"text": text, "intents": ["订票"], "slots": [entity(2, 4, "到达")]}
+                )
+            ],
+        ),
+    )
+    for name, slots in (("a", []), ("b", [slot])):
+        line = {"text": text, "intents": ["订票"], "scores": {"订票": 1.0}, "slots": slots}
+        write_run(tmp_path / name, task, gold, [line])
+        (tmp_path / name / "config.yaml").write_text("task: {name: slot_filling}\n")
+    report = compare(tmp_path / "a", tmp_path / "b", resamples=5)
+    assert report["slices"]["number_of_slots"]["1"]["examples"] == 1
+    (shown,) = report["answers"]["examples"]["only_second"]
+    assert shown["gold"] == shown["second"] == "订票 | 上海/到达" and shown["first"] == "订票"
+
+
 def test_seen_and_unseen_need_the_same_training_set(tmp_path: Path) -> None:
     a, b = (write_run(tmp_path / name, *ner_pairs()) for name in "ab")
     for run in (a, b):

@@ -47,3 +47,11 @@ def test_many_groups_are_drawn_below_each_other(tmp_path: Path) -> None:
 
     assert drawn(MOST_BARS // 3) is plots.bars_by_slice
     assert drawn(MOST_BARS // 3 + 1) is plots.label_bars
+
+
+def test_a_slice_that_holds_all_is_not_drawn(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl").touch()
+    groups = {"0-50": {"accuracy": 0.5, "examples": 4}}
+    metrics = {"primary_metric": "accuracy", "slices": {"length": groups, "choices": {"7": groups["0-50"]}}}
+    run = Run("run", Path("run"), {}, [], [Evaluation("test", metrics, tmp_path / "predictions.jsonl")])
+    assert figures_of(run) == {}

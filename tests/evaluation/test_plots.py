@@ -19,7 +19,8 @@ SLICES = {
 LABELS = {
     "人名": {"f1": 0.5, "support": 3.0},
     "组织机构" * 9: {"f1": 0.25, "support": 40.0, "f1_interval": [0.1, 0.4]},
-    "$x_1$": {"f1": 0.0, "support": 0.0},
+    "$x_1$": {"f1": 0.0, "support": 1.0},
+    "没有": {"f1": 0.0, "support": 0.0},
 }
 BINS = [
     {"low": i / 4, "high": (i + 1) / 4, "count": i * 10, "confidence": i / 4 + 0.1, "accuracy": i / 4}
@@ -85,8 +86,20 @@ def test_bars_of_nothing_stand_on_the_same_axis() -> None:
 
 
 def test_a_single_logged_step_is_seen() -> None:
-    (left, _) = plots.learning_curves({"run": LOG[:1]}).axes
+    (left,) = plots.learning_curves({"run": LOG[:1]}).axes
     assert [line.get_marker() for line in left.lines] == ["o", "None"]
+    low, high = left.get_xlim()
+    assert [tick for tick in left.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_an_only_evaluation_is_told_and_not_drawn() -> None:
+    once = plots.learning_curves({"run": LOG[:-1]})
+    assert len(once.axes) == 1
+    assert "Dev set: f1 0.500 at step 15, evaluated once" in texts(once)
+    never = plots.learning_curves({"run": LOG[:-2]})
+    assert len(never.axes) == 1 and "Dev set: never evaluated" in texts(never)
+    # of several runs the points can be set beside each other
+    assert len(plots.learning_curves({"甲": LOG[:-1], "乙": LOG[:-2]}).axes) == 2
 
 
 def test_values_stand_over_their_bars() -> None:
@@ -104,7 +117,9 @@ def test_labels_come_by_support_and_are_shortened_but_never_math() -> None:
     figure = plots.label_bars(LABELS)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names[0].startswith("组织机构") and names[0].endswith("…") and names[1:] == ["人名", "$x_1$"]
-    assert {"n = 40", "n = 3", "n = 0"} <= set(texts(figure))
+    assert {"n = 40", "n = 3", "n = 1"} <= set(texts(figure)) and "n = 0" not in texts(figure)
+    none = plots.label_bars({"没有": LABELS["没有"]})
+    assert "n = 0" in texts(none)
 
 
 def test_slices_are_drawn_as_labels_are_with_their_sizes() -> None:
@@ -119,6 +134,14 @@ def test_heat_map_keeps_the_most_frequent_labels_in_their_order() -> None:
     figure = plots.confusion_heatmap({"labels": [f"类{i}" for i in range(30)], "counts": counts})
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == [f"类{i}" for i in range(plots.MOST_CLASSES)]
+
+
+def test_heat_map_leaves_out_what_was_never_met() -> None:
+    found = {"labels": ["甲", "乙", "丙"], "counts": [[5, 0, 1], [0, 0, 0], [0, 0, 0]]}
+    names = [label.get_text() for label in plots.confusion_heatmap(found).axes[0].get_yticklabels()]
+    assert names == ["甲", "丙"]
+    nothing = plots.confusion_heatmap({"labels": ["甲", "乙"], "counts": [[0, 0], [0, 0]]})
+    assert len(nothing.axes[0].get_yticklabels()) == 2
 
 
 def test_best_step_is_named_and_ringed() -> None:

@@ -121,6 +121,31 @@ def test_missing_parts_name_the_command(ner_run: Path, tmp_path: Path) -> None:
     assert "wenmai train CONFIG" in page.text and "By label" in page.source
 
 
+def test_what_has_nothing_to_set_beside_it_is_told(ner_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "short"
+    shutil.copytree(ner_run, run)
+    path = run / "evaluation" / "test" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["slices"]["length"] = {"0-50": metrics["slices"]["length"]["0-50"]}
+    path.write_text(json.dumps(metrics))
+    events = (run / "log.jsonl").read_text().splitlines()
+    (run / "log.jsonl").write_text("\n".join(event for event in events if '"step": 10' not in event) + "\n")
+    page = Page(write_report([run], tmp_path / "report.html"))
+    assert "All texts are in one slice: 0-50 characters; wenmai evaluate cuts elsewhere" in page.text
+    assert "by length of short" not in page.source
+    assert "Thin: every logged step; bold: moving average." in page.text and "The ring marks" not in page.text
+
+
+def test_what_one_of_several_tasks_finds_is_called_by_its_name(ner_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "several"
+    shutil.copytree(ner_run, run)
+    (run / "config.yaml").write_text("tasks: {s: {task: {name: slot_filling}}}\n")
+    path = run / "evaluation" / "test" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "task": "slot_filling", "part": "s"}))
+    page = Page(write_report([run], tmp_path / "report.html"))
+    assert "By slot" in page.text and "number of gold slots" in page.text and "By entity" not in page.text
+
+
 def test_a_half_written_log_line_is_left_out(ner_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     shutil.copytree(ner_run, run)
@@ -158,7 +183,11 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_figures_as_files(ner_run: Path, tmp_path: Path) -> None:
-    files = save_figures(ner_run, tmp_path / "figures")
+    figures = tmp_path / "figures"
+    (figures / "own").mkdir(parents=True)
+    (figures / "own" / "notes.txt").write_text("keep me")
+    (figures / "labels.png").write_text("an old one")
+    files = save_figures(ner_run, figures)
     names = [
         "learning_curves",
         "by_length",
@@ -170,3 +199,9 @@ def test_figures_as_files(ner_run: Path, tmp_path: Path) -> None:
     ]
     assert sorted(path.stem for path in files if path.suffix == ".png") == sorted(names)
     assert all(path.stat().st_size > 1000 for path in files) and len(files) == 14
+    # the folder may hold anything: nothing of it is thrown away
+    assert (figures / "own" / "notes.txt").read_text() == "keep me"
+    assert sorted(figures.iterdir()) == sorted([*files, figures / "own"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be written"):
+        save_figures(ner_run, tmp_path / "file")

@@ -404,6 +404,11 @@ def test_several_labels_are_scored_too(
         (["evaluate", "MODEL", "DATA", "--prompt", "[MASK]{}"], "--prompt: is for zero-shot classification"),
         (["predict", "MODEL", "DATA", "--multi-label"], "--multi-label: is for zero-shot classification"),
         (["predict", "MODEL", "DATA", "--labels", "体育,经济", "--calibrate", "yse"], "does not exist"),
+        (
+            ["predict", "MODEL", "DATA", "--labels", "体育,经济", "--part", "a"],
+            "--part: is of a model of several",
+        ),
+        (["predict", "MODEL", "DATA", "--labels", "TWICE"], "a label stands there twice"),
     ],
 )
 def test_mistakes_on_the_command_line_are_told(
@@ -412,6 +417,8 @@ def test_mistakes_on_the_command_line_are_told(
     data = write_jsonl(
         tmp_path / "data.jsonl", [{"text": "好", "label": "体育"}, {"text": "坏", "label": "军事"}]
     )
-    known = {"MODEL": str(cloze), "DATA": str(data), "OUT": str(tmp_path)}
+    twice = tmp_path / "twice.txt"
+    twice.write_text("体育\t体\n体育 \t育\n", encoding="utf-8")
+    known = {"MODEL": str(cloze), "DATA": str(data), "OUT": str(tmp_path), "TWICE": str(twice)}
     assert main([known.get(argument, argument) for argument in arguments]) == 2
     assert said in capsys.readouterr().err

@@ -72,6 +72,7 @@ def evaluate(
         prompt=prompt,
         multi_label=multi_label,
         calibrate=calibrate,
+        part=part,
     )
     cut, shown = numbers(slices), progress()
     if predictor is not None:
@@ -175,6 +176,7 @@ def predict(
         prompt=prompt,
         multi_label=multi_label,
         calibrate=calibrate,
+        part=part,
     ) or load(bundle, part=part)
     written = writer(output_format, predictor.task)
     predictions = predictor.predict_examples(

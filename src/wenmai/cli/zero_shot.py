@@ -49,11 +49,12 @@ def zero_shot(
     prompt: str | None,
     multi_label: bool,
     calibrate: str | None,
+    part: str | None,
 ) -> ZeroShotPredictor | None:
     """The predictor that the options ask for; None: they ask for none.
 
     Raises:
-        UserError: an option needs ``--labels``, or see :class:`ZeroShotClassifier`.
+        UserError: an option needs ``--labels`` or does not go with them, or see :class:`ZeroShotClassifier`.
     """
     if labels is None:
         given = {"hypothesis-template": hypothesis_template, "prompt": prompt, "calibrate": calibrate}
@@ -65,6 +66,10 @@ def zero_shot(
                 f"--{name}: is for zero-shot classification: name the labels too, --labels 体育,财经"
             )
         return None
+    if part is not None:
+        raise UserError(
+            "--part: is of a model of several tasks, which chooses among its own labels: without --labels"
+        )
     from wenmai.inference.zero_shot import ZeroShotClassifier
     from wenmai.inference.zero_shot_predictor import ZeroShotPredictor
 
@@ -80,10 +85,13 @@ def zero_shot(
 
 def _named(path: str) -> dict[str, str]:
     """A label a line, or a label, a tab and its word."""
-    pairs = [line.partition("\t") for line in _lines(path)]
-    if len({label for label, _, _ in pairs}) < len(pairs):
+    pairs = [
+        (label.strip(), (word if tab else label).strip())
+        for label, tab, word in (line.partition("\t") for line in _lines(path))
+    ]
+    if len({label for label, _ in pairs}) < len(pairs):
         raise UserError(f"{path}: a label stands there twice")
-    return {label.strip(): (word if tab else label).strip() for label, tab, word in pairs}
+    return dict(pairs)
 
 
 def _calibration(value: str | None) -> bool | list[str] | None:

@@ -37,7 +37,7 @@ The value is YAML: `data.rows='[0, 1000]'`, `data.columns='{text: 0, label: 1}'`
 
 Unknown keys are refused, and all problems of a file are told at once. Relative paths start from the folder in which
 the command runs, or from `data.root`. The whole tree, defaults included, is saved with the run as `config.yaml`:
-`wenmai train runs/ner/config.yaml` repeats it. Nothing is read from environment variables.
+`wenmai train runs/ner/config.yaml output=runs/again` repeats it. Nothing is read from environment variables.
 
 Values are those of YAML 1.2: only `true`, `false`, `null` and numbers are special. `3e-5` is a number, `no` is a text.
 No key may stand twice in a section.

@@ -233,10 +233,10 @@ def _intents_and_slots(line: Line, gold: Mapping[str, Any]) -> Case:
 
 
 def _fields_and_links(line: Line, gold: Mapping[str, Any]) -> Case:
-    """Right only if both are."""
+    """Right only if both are; ``predicted_right`` is of what is shown as predicted, the links."""
     case = _spans(line["entities"], gold.get("entities"))
     found = _linked(line["links"], line["entities"])
-    case["predicted"] = _link_texts(found, line["text"])
+    case |= {"predicted": _link_texts(found, line["text"]), "predicted_right": None}
     if gold.get("links") is None:
         return case
     wanted = _linked(gold["links"], gold["entities"])
@@ -246,6 +246,7 @@ def _fields_and_links(line: Line, gold: Mapping[str, Any]) -> Case:
         **case,
         "gold": _link_texts(wanted, line["text"]),
         "right": case["right"] and not kinds,
+        "predicted_right": not kinds,
         "kinds": sorted([*case["kinds"], *kinds]),
     }
 
@@ -334,7 +335,11 @@ def _numbers(line: Line, gold: Mapping[str, Any]) -> Case:
         for name in line
         if isinstance(line[name], int | float) and name not in ("id", "seen")
     }
-    wanted = {name: float(value) for name, value in gold.items() if _is_number(value)}
+    wanted = {
+        name: float(value)
+        for name, value in gold.items()
+        if _is_number(value) and not isinstance(line.get(name), str)  # a text of the user's, such as 100
+    }
     return {
         "predicted": _listed(found) if found else None,
         "gold": _listed(wanted) if wanted else None,

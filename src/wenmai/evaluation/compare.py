@@ -140,7 +140,8 @@ def _slices(one: Side, other: Side, left: AveragedScores, right: AveragedScores)
         for group in sorted(cuts[cut].keys() & others.get(cut, {}).keys(), key=in_order):
             values = cuts[cut][group].values()
             if primary in values:
-                size = {"support": int(values["support"])} if "support" in values else {}
+                support, whole = values.get("support"), cuts[cut][group].examples
+                size = {"examples": whole} if support is None else {"support": int(support)}
                 yield Slice(cut, group, size, cuts[cut][group], others[cut][group], primary)
 
 
@@ -170,9 +171,12 @@ def _answers(one: Side, other: Side, shown: int) -> dict[str, Any] | None:
 
 
 def _answer(case: Case, statuses: tuple[str, str], field: str) -> str:
-    """The labels, or the marked spans with theirs, as a person would write them down."""
-    if case[field] is not None:
-        return str(case[field])
-    text = case["texts"][0][1]
-    spans = [span for span in case["spans"] if span["status"] in statuses]
-    return "、".join(f"{text[span['start'] : span['end']]}/{span['label']}" for span in spans) or "(nothing)"
+    """The labels and the marked spans with theirs, as a person would write them down."""
+    text, said = case["texts"][0][1], case[field]
+    # the place of what is said already, an answer to a question, is labelled otherwise
+    spans = [
+        f"{text[span['start'] : span['end']]}/{span['label']}"
+        for span in case["spans"]
+        if span["status"] in statuses and (said is None or span["label"] in case["labels"])
+    ]
+    return " | ".join(filter(None, [said, "、".join(spans)])) or "(nothing)"

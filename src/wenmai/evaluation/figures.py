@@ -68,7 +68,7 @@ def figures_of(run: Run) -> dict[str, Draw]:
         return found
     metrics = run.shown.metrics
     for cut, groups in metrics.get("slices", {}).items():
-        if groups:
+        if len(groups) > 1:  # a slice that holds all says what the whole says
             axis = AXIS_NAMES.get(cut, cut.replace("_", " ")) if cut != "length" else "characters in the text"
             bars = metrics_of(groups, run.shown.primary)
             found[f"by_{cut}"] = (

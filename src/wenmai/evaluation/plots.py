@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wenmai.evaluation.canvas import (
     INK,
@@ -36,10 +37,13 @@ Event = Mapping[str, Any]
 def learning_curves(logs: Mapping[str, Sequence[Event]]) -> Figure:
     """Training loss and the metric on the dev set against optimizer steps; the step that was kept is marked.
 
+    A single evaluation is no curve: its value is told over the loss, and so is that there was none.
+
     Args:
         logs: name of a run -> the events of its ``log.jsonl``.
     """
-    with drawing(9.4, 2.9, texts=logs, columns=2) as (figure, (left, right)):
+    curves = has_dev_curve(logs)
+    with drawing(9.4, 2.9, texts=logs, columns=2 if curves else 1) as (figure, (left, *others)):
         for number, (name, events) in enumerate(logs.items()):
             color = SERIES[(2 + number) % len(SERIES)]
             trained = [
@@ -51,22 +55,46 @@ def learning_curves(logs: Mapping[str, Sequence[Event]]) -> Figure:
                 steps, losses, color=color, alpha=0.3, linewidth=0.8, marker="o" if len(steps) == 1 else ""
             )
             left.plot(steps, _smoothed(losses), color=color, linewidth=1.6, label=drawable(name))
-            measured = [event for event in events if event["event"] == "eval"]
-            _dev_metrics(right, name, measured, color, alone=len(logs) == 1)
+            for right in others:
+                _dev_metrics(right, name, _evaluations(events), color, alone=len(logs) == 1)
         left.set(title="Training loss", xlabel="optimizer step")
         left.set_ylim(bottom=0)
-        right.set(xlabel="optimizer step")
         if len(logs) > 1:
             left.legend(loc="upper right")
-        grid(left)
-        grid(right)
+        if not curves:
+            left.set_title(_single_evaluation(logs), loc="right", color=MUTED, fontsize=9)
+        for right in others:
+            right.set(xlabel="optimizer step")
+        for axes in (left, *others):
+            # there are no halves of steps
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+            grid(axes)
     return figure
+
+
+def has_dev_curve(logs: Mapping[str, Sequence[Event]]) -> bool:
+    """Whether evaluations on a dev set can be set beside each other: those of a run, or of several runs."""
+    return sum(len(_evaluations(events)) for events in logs.values()) > (1 if len(logs) == 1 else 0)
+
+
+def _evaluations(events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if event["event"] == "eval"]
+
+
+def _single_evaluation(logs: Mapping[str, Sequence[Event]]) -> str:
+    """What there is to say of a dev set that was scored once at most."""
+    for events in logs.values():
+        for event in _evaluations(events):
+            primary = event["primary_metric"]
+            value = event["metrics"].get(primary)
+            shown = f"{value:.3f}" if _is_number(value) else "not a number"
+            return f"Dev set: {primary} {shown} at step {event['step']:,}, evaluated once"
+    return "Dev set: never evaluated"
 
 
 def _dev_metrics(axes: Axes, name: str, measured: Sequence[Event], color: str, *, alone: bool) -> None:
     """One line for the primary metric; a run that stands alone also shows what F1 is made of."""
     if not measured:
-        axes.set_title("Dev set: never evaluated")
         return
     primary = measured[0]["primary_metric"]
     lines = {primary: color}
@@ -158,10 +186,13 @@ def _bars(
 def label_bars(labels: Mapping[str, Values], *, metric: str = "f1", ylabel: str = "") -> Figure:
     """One horizontal bar a label, the most frequent label first, with its value and its support.
 
+    A label that never occurs can't be found, and so has no bar; if none occurs, all have one.
+
     Args:
         labels: label, or slice, -> its metrics, ``support`` or ``examples``, and intervals; the first 40 are drawn.
     """
-    chosen = sorted(labels.items(), key=lambda item: -_size(item[1]))[:MOST_LABELS]
+    occurring = [item for item in labels.items() if _size(item[1])] or labels.items()
+    chosen = sorted(occurring, key=lambda item: -_size(item[1]))[:MOST_LABELS]
     names = [drawable(name) for name, _ in chosen]
     with drawing(9.4, 0.9 + 0.27 * len(chosen), texts=names) as (figure, (axes,)):
         for y, (_, values) in enumerate(chosen):
@@ -196,10 +227,12 @@ def confusion_heatmap(confusion: Mapping[str, Any]) -> Figure:
     """Gold labels down, predicted labels across; numbers are counts, shades are shares of the row.
 
     Args:
-        confusion: ``labels`` and ``counts`` (gold, predicted); the 25 most frequent labels are drawn.
+        confusion: ``labels`` and ``counts`` (gold, predicted); the 25 most frequent labels are drawn, and none that
+            neither occurs nor was predicted.
     """
     counts = np.asarray(confusion["counts"], dtype=np.float64)
-    chosen = np.argsort(-(counts.sum(axis=0) + counts.sum(axis=1)), kind="stable")[:MOST_CLASSES]
+    met = counts.sum(axis=0) + counts.sum(axis=1)
+    chosen = np.argsort(-met, kind="stable")[: min(MOST_CLASSES, np.count_nonzero(met) or len(met))]
     chosen.sort()
     counts = counts[np.ix_(chosen, chosen)]
     names = [drawable(confusion["labels"][index]) for index in chosen]
@@ -245,7 +278,7 @@ def calibration_plot(calibration: Mapping[str, Any]) -> Figure:
         )
         upper.plot(
             [part["confidence"] for part in bins], [part["accuracy"] for part in bins],
-            color=SERIES[2], linewidth=1.6, marker="o", markersize=4, label="this model",
+            color=SERIES[2], linewidth=1.6, marker="o", markersize=4, label="this model", clip_on=False,
         )  # fmt: skip
         for part in calibration["bins"]:
             lower.bar(

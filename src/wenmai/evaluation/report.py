@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from wenmai.atomic import write_text, writing_folder
+from wenmai.atomic import unwritable, write_text
 from wenmai.errors import UserError
 from wenmai.evaluation import sections
 from wenmai.evaluation.canvas import to_png, to_svg
@@ -61,20 +61,25 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
 
 
 def save_figures(run: Path, folder: Path) -> list[Path]:
-    """Every figure of a run as PNG and SVG, in a folder that is made anew.
+    """Every figure of a run as PNG and SVG in a folder, which is made if it is not there; its other files stay.
 
     Raises:
         UserError: the folder is no run, no font can draw its labels, or the figures can't be written.
     """
-    found = read_run(Path(run))
-    names = []
-    with writing_folder(Path(folder)) as beside:
-        for name, draw in figures_of(found).items():
-            figure = draw()
-            (beside / f"{name}.png").write_bytes(to_png(figure))
-            (beside / f"{name}.svg").write_text(to_svg(figure), encoding="utf-8")
-            names += [f"{name}.png", f"{name}.svg"]
-    return [Path(folder) / name for name in names]
+    drawn: dict[Path, bytes] = {}
+    for name, draw in figures_of(read_run(Path(run))).items():
+        figure = draw()
+        drawn[Path(folder) / f"{name}.png"] = to_png(figure)
+        drawn[Path(folder) / f"{name}.svg"] = to_svg(figure).encode("utf-8")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for path, content in drawn.items():
+            beside = path.with_name(f".{path.name}.new")
+            beside.write_bytes(content)
+            beside.replace(path)
+    except OSError as error:
+        raise unwritable(Path(folder), error) from error
+    return list(drawn)
 
 
 def _named_apart(runs: Sequence[Run]) -> list[Run]:

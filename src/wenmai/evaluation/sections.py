@@ -10,7 +10,7 @@ from typing import Any
 
 from wenmai.evaluation.figures import figures_of, inline
 from wenmai.evaluation.inside import MOST_MODULES
-from wenmai.evaluation.plots import MOST_CLASSES, MOST_LABELS, learning_curves
+from wenmai.evaluation.plots import MOST_CLASSES, MOST_LABELS, has_dev_curve, learning_curves
 from wenmai.evaluation.runs import Evaluation, Run
 from wenmai.version import __version__
 
@@ -117,14 +117,10 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
         parts.append(f"<section><{level}>Scores</{level}>{_missing(run)}</section>")
         return "\n".join(parts)
     evaluation = run.shown
-    if "by_length" in figures:
-        parts.append(
-            f"<section><{level}>By length of the text</{level}>"
-            + _figure(figures["by_length"], "The thin lines are 95 % intervals; n is the number of examples.")
-            + "</section>"
-        )
+    lengths = _lengths(evaluation, figures)
+    parts.append(f"<section><{level}>By length of the text</{level}>{lengths}</section>")
     others = [name for name in figures if name.startswith("by_") and name != "by_length"]
-    for title, note, names in _other_cuts(evaluation, run.settings.get("task", {}).get("name", ""), others):
+    for title, note, names in _other_cuts(evaluation, others):
         drawn = "".join(_figure(figures[name], note) for name in names)
         parts.append(f"<section><{level}>{title}</{level}>{drawn}</section>")
     if evaluation.metrics.get("labels"):
@@ -140,9 +136,17 @@ def run_section(run: Run, number: int, *, alone: bool) -> str:
     return "\n".join(parts)
 
 
-def _other_cuts(
-    evaluation: Evaluation, task: str, figures: Sequence[str]
-) -> Iterable[tuple[str, str, list[str]]]:
+def _lengths(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
+    if "by_length" in figures:
+        return _figure(
+            figures["by_length"], "The thin lines are 95 % intervals; n is the number of examples."
+        )
+    only = "".join(f": {name} characters" for name in evaluation.metrics.get("slices", {}).get("length", {}))
+    remedy = "<code>wenmai evaluate</code> cuts elsewhere with <code>--slices 0,10,20</code>"
+    return f'<p class="note">All texts are in one slice{_text(only)}; {remedy}.</p>'
+
+
+def _other_cuts(evaluation: Evaluation, figures: Sequence[str]) -> Iterable[tuple[str, str, list[str]]]:
     """Heading, note and figures of the cuts that are the task's own: of spans, and of whole examples."""
     slices = evaluation.metrics["slices"]
     spans = [
@@ -152,7 +156,7 @@ def _other_cuts(
     ]
     examples = [name for name in figures if name not in spans]
     if spans:
-        unit, several = UNITS.get(task, ("entity", "entities"))
+        unit, several = UNITS.get(evaluation.metrics.get("task", ""), ("entity", "entities"))
         note = f"n is the number of gold {several}; a predicted one counts in its own group."
         yield f"By {unit}", note, spans
     if examples:
@@ -174,7 +178,8 @@ def footer() -> str:
 def _training(run: Run, figures: Mapping[str, str]) -> str:
     parts = []
     if "learning_curves" in figures:
-        note = "Thin: every logged step; bold: moving average. The ring marks the step whose model was kept."
+        kept = " The ring marks the step whose model was kept." if has_dev_curve({"": run.log}) else ""
+        note = f"Thin: every logged step; bold: moving average.{kept}"
         parts.append(_figure(figures["learning_curves"], note))
     else:
         parts.append(
@@ -232,8 +237,8 @@ def _labels(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
     labels = evaluation.metrics["labels"]
     ordered = sorted(labels.items(), key=lambda item: -(item[1].get("support") or 0))
     note = "The thin lines are 95 % intervals; n is the number of gold instances."
-    if len(labels) > MOST_LABELS:
-        note += f" The {MOST_LABELS} most frequent of {len(labels)} labels are drawn; the table has all."
+    if len(labels) > MOST_LABELS or not all(values.get("support") for values in labels.values()):
+        note += f" Labels without any, and all but the {MOST_LABELS} most frequent, are in the table only."
     rows = [
         f"<tr><th scope=row>{_text(name)}</th>"
         + "".join(_cell(_number(values, metric)) for metric in ("precision", "recall", "f1"))
