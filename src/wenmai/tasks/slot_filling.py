@@ -261,15 +261,18 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
 
     def score(self, examples: Sequence[SlotFillingExample], predictions: Sequence[Prediction]) -> Scores:
         single = list(dict.fromkeys(name for label in self.intents for name in self._names(label)))
+        gold = [
+            [name for intent in example.intents or () for name in self._names(intent)] for example in examples
+        ]
         return slot_filling_scores(
-            ([example.intents or () for example in examples], [example.spans for example in examples]),
+            (gold, [example.spans for example in examples]),
             ([p["intents"] for p in predictions], [predicted_slots(p) for p in predictions]),
             single,
             self.slots,
         )
 
     def _names(self, label: str) -> list[str]:
-        """The intents that a class stands for."""
+        """The intents that a class stands for, or that a record writes as one."""
         return label.split(COMBINED) if self.config.intents == "combined" else [label]
 
     def breakdowns(
@@ -337,9 +340,10 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
 
 
 def classes_of(intents: Sequence[str], config: SlotFillingConfig) -> list[str]:
-    """The classes that a text's intents are to the model: themselves, or their combination, in whatever order."""
+    """The classes that a text's intents are to the model: themselves, or their combination, in whatever order, also
+    where a record writes it as one."""
     if config.intents == "combined" and intents:
-        return [COMBINED.join(sorted({*intents}))]
+        return [COMBINED.join(sorted({name for intent in intents for name in intent.split(COMBINED)}))]
     return list(dict.fromkeys(intents))
 
 
