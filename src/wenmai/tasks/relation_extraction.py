@@ -45,7 +45,7 @@ from wenmai.tasks.triple_rows import (
     not_nearest,
     token_triples,
 )
-from wenmai.tasks.windows import room_of, rows_at, sentence_bounds, window_bounds
+from wenmai.tasks.windows import overlap_in, room_of, rows_at, sentence_bounds, window_bounds
 from wenmai.text.spans import Span
 
 SUBJECT_DRAWS = 11
@@ -323,7 +323,7 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
 
     def _bounds(self, text: str, encoding: Encoding, tokenizer: Tokenizer) -> list[tuple[int, int]]:
         room = room_of(tokenizer, self.config.max_length)
-        overlap = min(self.config.window_overlap, room - 1)
+        overlap = overlap_in(room, self.config.window_overlap)
         if self.config.long_text == "windows":
             return window_bounds(len(encoding), room, overlap)
         together = self.config.long_text == "sentences"
