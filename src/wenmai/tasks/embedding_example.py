@@ -25,7 +25,8 @@ class TextEmbeddingExample(Example):
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        triple = self.anchor is not None and self.positive is not None and self.text is None
+        given = self.anchor is not None and self.positive is not None
+        triple = given and self.text is None and self.text_pair is None
         pair = self.text is not None and self.anchor is None and self.positive is None and not self.negatives
         if not triple and not pair:
             raise ValueError(
