@@ -234,7 +234,7 @@ class MultiTask(Task[MultiTaskExample, MultiTaskConfig]):
             found[name] = ask(self.tasks[name])(answers, [rows[i] for i in chosen], own)
         texts: Prediction = {}
         for name, prediction in found.items():
-            for key in _asked_about(example.tasks[name]):
+            for key in example.tasks[name].inputs():
                 if key in prediction and texts.setdefault(key, prediction[key]) == prediction[key]:
                     del prediction[key]
         alone = sum(len(row.places) for row in rows if isinstance(row, SharedRow))
@@ -334,8 +334,3 @@ def _shared(rows: Mapping[str, Sequence[Row]]) -> list[Row]:
             shared.targets[wanted(name)] = 1
             shared.places[name] = number
     return list(found.values())
-
-
-def _asked_about(example: Example) -> set[str]:
-    """The fields of a record that must be there even without labels."""
-    return {name for name, given in type(example).model_fields.items() if given.is_required()}
