@@ -253,7 +253,8 @@ def test_what_a_head_can_not_learn_is_told(tokenizer: Tokenizer) -> None:
     assert "its predicate or a type does not occur in the training set" in stranger
     assert a_task().label_problems(unknown) == []
     assert a_task(typed=True).label_problems(unknown) == [
-        f"relations[0].{role}: has no label: add it, or set task.typed: false" for role in ("subject", "object")
+        f"relations[0].{role}: has no label: add it, or set task.typed: false"
+        for role in ("subject", "object")
     ]
 
 
