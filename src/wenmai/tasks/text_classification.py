@@ -124,10 +124,14 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
         cls, config: TextClassificationConfig, examples: Iterable[TextClassificationExample]
     ) -> list[str]:
         labels = sorted({label for example in examples for label in example.all_labels})
-        if len(labels) < (1 if config.multi_label else 2):
+        if len(labels) < 2 and not config.multi_label:
             raise UserError(
                 f"text_classification needs at least two labels, the training set has {labels}: "
                 "add examples of the other classes"
+            )
+        if not labels:
+            raise UserError(
+                "text_classification needs labels, the training set has none: check the data's format and columns"
             )
         return labels
 
