@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from wenmai.heads.contrastive import Objective
 from wenmai.heads.pooling import Pooling
@@ -55,6 +55,12 @@ class TextEmbeddingExample(Example):
     @property
     def length(self) -> int:
         return max(len(text) for text in self.texts)
+
+
+class UnlabelledTexts(TextEmbeddingExample):
+    """The texts of a record of whatever task, for what does not look at labels: other fields are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class TextEmbeddingConfig(TaskConfig):
