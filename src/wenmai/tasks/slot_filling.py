@@ -29,7 +29,7 @@ from wenmai.tasks.span_decoding import decode_tags
 from wenmai.tasks.span_targets import tag_targets, token_spans, too_long
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.token_choice import TokenChoice, by_character
-from wenmai.tasks.windows import pooled_windows, window_rows
+from wenmai.tasks.windows import pooled_windows, room_of, window_rows
 from wenmai.text.places import named_values, value_places
 from wenmai.text.spans import Span
 from wenmai.text.tags import OUTSIDE, Scheme, allowed_transitions, label_tags
@@ -326,7 +326,7 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
 
     def lost_labels(self, example: SlotFillingExample, tokenizer: Tokenizer) -> list[str]:
         spans, lost = self._token_spans(example, self.encode(example.text, tokenizer))
-        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        room = room_of(tokenizer, self.config.max_length)
         return lost + too_long(spans, room, "a slot") + self._unseen(example)
 
     def _token_spans(self, example: SlotFillingExample, encoding: Encoding) -> tuple[list[Span], list[str]]:

@@ -34,7 +34,14 @@ from wenmai.tasks.labels import (
     shown,
 )
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
-from wenmai.tasks.windows import Truncation, WindowPooling, pooled_windows, truncated, window_rows
+from wenmai.tasks.windows import (
+    Truncation,
+    WindowPooling,
+    pooled_windows,
+    room_of,
+    truncated,
+    window_rows,
+)
 
 
 class TextClassificationExample(Example):
@@ -234,4 +241,4 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
 
     def _room(self, tokenizer: Tokenizer) -> int:
         """Tokens of the text that a row holds."""
-        return self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        return room_of(tokenizer, self.config.max_length)
