@@ -53,6 +53,20 @@ def test_pairs_of_both_kinds_weigh_the_same() -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-9)
 
 
+def test_memory_does_not_grow_with_pairs_times_width() -> None:
+    rows, width = 32, 64
+    embedding = torch.randn(rows, width, requires_grad=True)
+    kept: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        similar_rows().loss({"embedding": embedding}, {"label": torch.arange(rows) % 3})
+    assert kept and max(kept) <= max(rows * rows, rows * width)
+
+
 @pytest.mark.parametrize(("labels", "expected"), [([0], (0.0, 0)), ([0, 0], (None, 1)), ([0, 1], (None, 1))])
 def test_steps_without_pairs_of_a_kind(labels: list[int], expected: tuple[float | None, int]) -> None:
     embedding = torch.randn(len(labels), H)

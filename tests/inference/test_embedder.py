@@ -142,6 +142,10 @@ def test_the_verb_writes_a_bundle_that_predicts_and_is_scored(
     assert (printed["texts"], printed["width"]) == (len(TEXTS), 2)
     assert wenmai.load(plain).task.primary_metric == "spearman"
     assert main(command) == 2 and "is there already" in capsys.readouterr().err
+    labelled = write_jsonl(tmp_path / "labelled.jsonl", [{"text": text, "label": "x"} for text in TEXTS])
+    command = ["whiten", str(folder), str(labelled), "--output", str(tmp_path / "same"), "--width", "2"]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["texts"] == len(TEXTS)
     once_more = open_embedder(plain, device="cpu")
     fit_whitening(once_more, TEXTS, width=5)
     assert once_more.vectors(TEXTS).shape == (len(TEXTS), 5)

@@ -28,6 +28,8 @@ from wenmai.backbones.load import Backbone, load_folder
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.data.rows import IGNORE, Row, collate
 from wenmai.errors import UserError
+from wenmai.evaluation.evaluate import prediction_line
+from wenmai.evaluation.sides import _example as record_of_line
 from wenmai.heads.page_links import DISTANCES, IMPOSSIBLE
 from wenmai.tasks.document_layout import DocumentLayout, DocumentLayoutConfig
 from wenmai.tasks.layout_example import DocumentLayoutExample, page_text
@@ -258,6 +260,17 @@ def test_gold_comes_back_through_windows(folder: Path, unigram: Path, seed: int,
     found = given.decode(outputs_of(rows, given, example), rows, example)
     assert "tags" not in rows[0].targets and "given_links" not in found
     assert [(link["key"], link["value"]) for link in found["links"]] == sorted(wanted)
+
+
+def test_what_evaluation_writes_is_read_again(tokenizer: Tokenizer) -> None:
+    task, example = task_of(), random_pages(0, 20)
+    rows = task.featurize(example, tokenizer)
+    line = prediction_line(task, example, task.decode(outputs_of(rows, task, example), rows, example))
+    again = record_of_line(DocumentLayoutExample, line, "predictions.jsonl:1")
+    assert isinstance(again, DocumentLayoutExample) and again.size == example.size == (600, 600)
+    assert (again.spans, again.links) == (example.spans, example.links)
+    with pytest.raises(ValidationError, match="start"):
+        DocumentLayoutExample.model_validate({"words": [{"text": "a", "box": BOX, "start": 1, "end": 2}]})
 
 
 def test_every_token_has_the_box_of_its_word(tokenizer: Tokenizer) -> None:

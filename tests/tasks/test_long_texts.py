@@ -62,6 +62,13 @@ def test_windows_read_everything(tokenizer: Tokenizer) -> None:
     assert {start for row in rows for start, end in row.offsets if end > start} == set(range(100))
 
 
+def test_an_overlap_as_large_as_a_row_does_not_make_a_window_for_every_token(tokenizer: Tokenizer) -> None:
+    for overlap in (24, 30, 1000):
+        rows = task(window_overlap=overlap).featurize(task().Example(text=TEXT), tokenizer)
+        assert len(rows) <= 4 * -(-len(TEXT) // (len(rows[0]) - 2))
+        assert {start for row in rows for start, end in row.offsets if end > start} == set(range(100))
+
+
 def test_pooling_by_hand() -> None:
     mean = (10 * LOGITS[0] + 30 * LOGITS[1]) / 40
     np.testing.assert_allclose(pooled_windows(LOGITS, ROWS, "mean", one_label=True), mean)

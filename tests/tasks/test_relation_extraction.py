@@ -251,6 +251,11 @@ def test_what_a_head_can_not_learn_is_told(tokenizer: Tokenizer) -> None:
     skipped, stranger = a_task().lost_labels(unknown, tokenizer)
     assert skipped == "('subject_placeholder', '住在', '北京') is not in the text: skipped"
     assert "its predicate or a type does not occur in the training set" in stranger
+    assert a_task().label_problems(unknown) == []
+    assert a_task(typed=True).label_problems(unknown) == [
+        f"relations[0].{role}: has no label: add it, or set task.typed: false"
+        for role in ("subject", "object")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,13 @@ def test_kinds_of_intents(tokenizer: Tokenizer) -> None:
     other_order = SlotFillingExample(text="x", intents=("订票", "天气"), slots=())
     assert combined.featurize(other_order, tokenizer)[0].targets["label"] == 0
 
+    for written in ("天气#订票", "订票#天气"):
+        example = SlotFillingExample(text="x", intents=written, slots=())
+        assert combined.label_problems(example) == []
+        assert combined.featurize(example, tokenizer)[0].targets["label"] == 0
+        prediction = {"intents": ["天气", "订票"], "slots": []}
+        assert combined.score([example], [prediction]).values()["intent_accuracy"] == 1.0
+
     one, _ = task_of(EXAMPLES)
     assert one.label_problems(examples[0]) == []
     (problem,) = one.label_problems(examples[1])

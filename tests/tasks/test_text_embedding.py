@@ -41,6 +41,22 @@ def task(**config: Any) -> TextEmbedding:
     return TextEmbedding(TextEmbeddingConfig.model_validate(config), [])
 
 
+def test_an_anchor_has_no_other_pair() -> None:
+    with pytest.raises(ValidationError, match="needs either 'anchor' and 'positive'"):
+        TextEmbeddingExample(anchor="北京", positive="上海", text_pair="手机")
+
+
+def test_a_long_text_fills_its_row(folder: Path) -> None:
+    tokenizer = load_folder(folder)[1]
+    for characters in (13, 14, 15, 28, 40):
+        example = TextEmbeddingExample(text="北" * characters)
+        (row,) = task(max_length=16).featurize(example, tokenizer)
+        assert row.content == (1, 1 + min(characters, 14))
+        lost = task(max_length=16).lost_labels(example, tokenizer)
+        cut_off = max(0, characters - 14)
+        assert lost == ([f"{cut_off} of {characters} tokens of a text are cut off"] if cut_off else [])
+
+
 @pytest.mark.parametrize(
     ("config", "example", "targets"),
     [

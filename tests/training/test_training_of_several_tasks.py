@@ -13,11 +13,17 @@ import torch
 from test_resume import fingerprint, train_with_stops
 
 from tiny import tiny_backbone_folder
-from toy import ALL_TEXTS, multi_task_config
+from toy import ALL_TEXTS, backbone_of, multi_task_config, toy_config
+from wenmai.backbones.lm_head import pretrained_lm_head
 from wenmai.config import RunConfig, load_config
-from wenmai.errors import ConfigError, DataError
+from wenmai.errors import ConfigError, DataError, UserError
 from wenmai.heads.multi_task import MultiTaskHead, wanted
+from wenmai.tasks.causal_lm import CausalLM, CausalLMConfig
+from wenmai.tasks.embedding_example import TextEmbeddingConfig, TextEmbeddingExample
 from wenmai.tasks.model import Model
+from wenmai.tasks.multi_task import MultiTask, MultiTaskExample
+from wenmai.tasks.text_embedding import TextEmbedding
+from wenmai.training.fitting import fit_head
 from wenmai.training.gradients import Step
 from wenmai.training.journal import read_log
 from wenmai.training.optimizer import parameter_groups
@@ -40,6 +46,39 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configured(folder: Path, backbone: Path, **more: Any) -> RunConfig:
     settings = {"mixing": {"batches_per_step": 3}, "weights": WEIGHTS, "examples_per_step": 12, **more}
     return multi_task_config(folder, backbone, TOYS, **settings)
+
+
+def test_heads_start_and_are_fitted_as_in_runs_of_their_own(backbone: Path, tmp_path: Path) -> None:
+    folder = backbone_of("cloze", backbone)
+    work = prepare(multi_task_config(tmp_path / "both", folder, {"gap": "cloze", "few": "contrastive"}))
+    gap, few = work.model.head.heads["gap"], work.model.head.heads["few"]
+    pretrained = pretrained_lm_head(work.model.backbone)
+    assert pretrained is not None
+    for name, tensor in gap.lm.state_dict().items():
+        assert torch.equal(tensor, pretrained[name])
+    alone = prepare(toy_config(tmp_path / "alone", "contrastive", folder))
+    for prepared in (work, alone):
+        fit_head(prepared)
+    assert few.weight_LH.abs().max() > 0
+    torch.testing.assert_close(few.weight_LH, alone.model.head.weight_LH)
+
+
+def test_what_a_task_can_not_learn_from_is_told_beside_others_too() -> None:
+    task = MultiTask.of(
+        {"vectors": TextEmbedding(TextEmbeddingConfig(objective="triplet"), [])}, {"vectors": 1}
+    )
+    example = MultiTaskExample.of("vectors", TextEmbeddingExample(anchor="北京", positive="上海"))
+    assert task.label_problems(example) == []
+    (problem,) = task.training_problems(example)
+    assert problem.startswith("vectors: has no 'negatives'")
+
+
+def test_a_task_that_writes_is_asked_alone() -> None:
+    writer, vectors = CausalLM(CausalLMConfig(), []), TextEmbedding(TextEmbeddingConfig(), [])
+    both = MultiTask.of({"writer": writer, "vectors": vectors}, {"writer": 1, "vectors": 1})
+    assert set(both.as_example("北京").tasks) == {"vectors"}
+    with pytest.raises(UserError, match="writer: writes texts"):
+        MultiTask.of({"writer": writer}, {"writer": 1}).as_example("北京")
 
 
 def mixed_step(work: Prepared) -> Any:

@@ -126,11 +126,11 @@ def whiten(
     from wenmai.data.examples import read_examples
     from wenmai.inference.embedder import open_embedder
     from wenmai.inference.whitening import choose_threshold, different, fit_whitening, save_embedder
-    from wenmai.tasks.embedding_example import TextEmbeddingExample
+    from wenmai.tasks.embedding_example import TextEmbeddingExample, UnlabelledTexts
 
     if output.exists():
         raise UserError(f"{output}: is there already; choose another folder or remove it")
-    examples = read_examples(load_source(data, reading or []), TextEmbeddingExample)
+    examples = read_examples(load_source(data, reading or []), UnlabelledTexts)
     pairs = None if dev is None else read_examples(load_source(dev, reading or []), TextEmbeddingExample)
     chosen = _settings(pooling, prefix, max_length, evaluate_on=evaluate_on)
     embedder = open_embedder(model, chosen)

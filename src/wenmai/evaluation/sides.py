@@ -184,9 +184,7 @@ def _judged(run: Run, evaluation: Evaluation, labels: Sequence[str]) -> Judged:
 
 def _example(example_type: type[Example], line: Line, place: str) -> Example:
     """The record that a line was predicted for: its texts stand in the prediction, its labels in ``gold``."""
-    fields = {
-        name: line[name] for name, f in example_type.model_fields.items() if f.is_required() and name in line
-    }
+    fields = {name: line[name] for name in example_type.inputs() if name in line}
     try:
         return example_type.model_validate({"id": line.get("id"), **fields, **line.get("gold", {})})
     except (ValidationError, TypeError) as error:

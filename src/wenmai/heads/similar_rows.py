@@ -67,7 +67,9 @@ class SimilarRowsHead(Head):
         unit_NH = to_unit_length(widened(outputs["embedding"])[known_B], dim=-1)
         label_N = batch["label"][known_B]
         first, second = torch.triu_indices(len(label_N), len(label_N), offset=1, device=label_N.device)
-        cosine_P = (unit_NH[first] * unit_NH[second]).sum(dim=-1)
+        # all cosines at once: both vectors of every pair would be H times as large
+        with torch.autocast(unit_NH.device.type, enabled=False):
+            cosine_P = (unit_NH @ unit_NH.T)[first, second]
         same_P = label_N[first] == label_N[second]
         kinds = [((1 - cosine_P[same_P]) ** 2), cosine_P[~same_P] ** 2]
         means = [errors.mean() for errors in kinds if len(errors)]

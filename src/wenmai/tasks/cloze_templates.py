@@ -11,7 +11,7 @@ from wenmai.backbones.written_tokens import MASK
 from wenmai.data.rows import Row
 from wenmai.errors import UserError
 from wenmai.tasks.text_matching import kept_of_pair
-from wenmai.tasks.windows import window_bounds
+from wenmai.tasks.windows import overlap_in, room_of, window_bounds
 
 TEXT, PAIR = "{text}", "{text_pair}"
 SLOT = re.compile(f"({re.escape(MASK)}|{re.escape(TEXT)}|{re.escape(PAIR)})")
@@ -60,7 +60,7 @@ class Filled:
             UserError: none.
         """
         literal = sum(len(part) for part in self.parts if not isinstance(part, str))
-        room = max_length - len(tokenizer.single.before) - len(tokenizer.single.after) - literal - self.masks
+        room = room_of(tokenizer, max_length) - literal - self.masks
         if room < 2:
             raise UserError(
                 f"task.templates: a template takes {literal} tokens and {self.masks} masks, which leaves "
@@ -78,7 +78,7 @@ class Filled:
         """
         room = self.room(tokenizer, max_length)
         if pair is None:
-            bounds = window_bounds(len(text), room, min(overlap, room - 1))
+            bounds = window_bounds(len(text), room, overlap_in(room, overlap))
             return [self._row(text.slice(*bound), bound[0], Encoding([], []), tokenizer) for bound in bounds]
         first, second = kept_of_pair(len(text), len(pair), room)
         return [self._row(text.slice(0, first), 0, pair.slice(0, second), tokenizer)]

@@ -41,6 +41,7 @@ from wenmai.tasks.sentence_rows import (
 )
 from wenmai.tasks.task import Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.token_choice import TokenChoice, by_character
+from wenmai.tasks.windows import room_of
 from wenmai.text.sentences import split_sentences
 from wenmai.text.spans import Span
 
@@ -264,7 +265,7 @@ class DependencyParsing(Task[DependencyExample, DependencyParsingConfig]):
 
     def _encodings(self, example: DependencyExample, tokenizer: Tokenizer) -> list[Encoding]:
         characters = by_character(self.config.tokens, tokenizer)
-        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        room = room_of(tokenizer, self.config.max_length)
         given, sentences = self._given(example), self._sentences(example)
         if given is None:
             return encode_sentences(example.text, sentences, tokenizer, characters=characters, room=room)

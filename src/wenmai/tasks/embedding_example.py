@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from wenmai.heads.contrastive import Objective
 from wenmai.heads.pooling import Pooling
@@ -25,7 +25,8 @@ class TextEmbeddingExample(Example):
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        triple = self.anchor is not None and self.positive is not None and self.text is None
+        given = self.anchor is not None and self.positive is not None
+        triple = given and self.text is None and self.text_pair is None
         pair = self.text is not None and self.anchor is None and self.positive is None and not self.negatives
         if not triple and not pair:
             raise ValueError(
@@ -54,6 +55,12 @@ class TextEmbeddingExample(Example):
     @property
     def length(self) -> int:
         return max(len(text) for text in self.texts)
+
+
+class UnlabelledTexts(TextEmbeddingExample):
+    """The texts of a record of whatever task, for what does not look at labels: other fields are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class TextEmbeddingConfig(TaskConfig):

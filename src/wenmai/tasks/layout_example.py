@@ -73,7 +73,8 @@ class DocumentLayoutExample(Example):
     @model_validator(mode="before")
     @classmethod
     def _filled_in(cls, data: object) -> object:
-        """The text, and of every entity both its words and its characters."""
+        """The text, and of every entity both its words and its characters; words without the places that predictions
+        have."""
         if not isinstance(data, Mapping) or not isinstance(data.get("words"), list | tuple):
             return data
         texts = [
@@ -85,6 +86,7 @@ class DocumentLayoutExample(Example):
             return data
         text, places = page_text(texts)
         changed = {**data, "text": text if data.get("text") is None else data["text"]}
+        changed["words"] = [_bare(word, place) for word, place in zip(data["words"], places, strict=True)]
         if isinstance(data.get("entities"), list | tuple):
             changed["entities"] = [_both_ways(entity, places) for entity in data["entities"]]
         return changed
@@ -216,6 +218,13 @@ def page_text(words: Sequence[str]) -> tuple[str, list[Range]]:
         end = places[-1][1] if places else 0
         places.append(next(ranges) if word else (end, end))
     return text, places
+
+
+def _bare(word: Mapping[str, Any], place: Range) -> Mapping[str, Any]:
+    """A word without ``start`` and ``end``, where these are what follows from the words."""
+    if (word.get("start"), word.get("end")) != place:
+        return word
+    return {key: value for key, value in word.items() if key not in ("start", "end")}
 
 
 def _both_ways(entity: object, places: Sequence[Range]) -> object:

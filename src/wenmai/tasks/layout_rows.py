@@ -13,7 +13,7 @@ from wenmai.backbones.tokenizer import Encoding, Tokenizer
 from wenmai.data.rows import IGNORE, Row, Target
 from wenmai.tasks.layout_example import DocumentLayoutExample
 from wenmai.tasks.sentence_rows import encode_words
-from wenmai.tasks.windows import room_of, rows_at, window_bounds
+from wenmai.tasks.windows import overlap_in, room_of, rows_at, window_bounds
 from wenmai.text.boxes import THOUSAND, ThousandthBox, around
 from wenmai.text.spans import Span
 from wenmai.text.tags import Scheme, tags_from_spans
@@ -39,7 +39,7 @@ def page_rows(
         example.text, readable, whole, tokenizer, characters=False, room=max(1, 10 * len(example.text))
     )[0]
     room = room_of(tokenizer, max_length)
-    rows = rows_at(encoding, tokenizer, window_bounds(len(encoding), room, min(overlap, room - 1)))
+    rows = rows_at(encoding, tokenizer, window_bounds(len(encoding), room, overlap_in(room, overlap)))
     if boxes != "none":
         box_T = boxes_of_tokens(example, encoding, segments=boxes == "segments")
         for row in rows:

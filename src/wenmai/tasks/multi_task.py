@@ -145,8 +145,15 @@ class MultiTask(Task[MultiTaskExample, MultiTaskConfig]):
             for problem in self.tasks[name].label_problems(own)
         ]
 
+    def training_problems(self, example: MultiTaskExample) -> list[str]:
+        return [
+            f"{name}: {problem}"
+            for name, own in example.tasks.items()
+            for problem in self.tasks[name].training_problems(own)
+        ]
+
     def as_example(self, item: Any) -> MultiTaskExample:
-        """For all tasks that predict for such an item.
+        """For all tasks that predict for such an item; not for those that write, which an encoder's one pass can't do.
 
         Raises:
             UserError: none of them does.
@@ -154,6 +161,9 @@ class MultiTask(Task[MultiTaskExample, MultiTaskConfig]):
         found: dict[str, Example] = {}
         refused: dict[str, str] = {}
         for name, task in self.tasks.items():
+            if task.generation() is not None:
+                refused[name] = "writes texts, which it does alone: name it as the part to ask"
+                continue
             try:
                 found[name] = task.as_example(item)
             except UserError as error:
@@ -188,9 +198,18 @@ class MultiTask(Task[MultiTaskExample, MultiTaskConfig]):
         tokens = [token for task in self.tasks.values() for token in task.own_tokens]
         return list({token.text: token for token in reversed(tokens)}.values())[::-1]
 
+    def read_vocabulary(self, tokenizer: Tokenizer) -> None:
+        for task in self.tasks.values():
+            task.read_vocabulary(tokenizer)
+
     def build_head(self, backbone: Backbone) -> Head:
         heads = {name: task.build_head(backbone) for name, task in self.tasks.items()}
         return MultiTaskHead(heads, self.config.weights)
+
+    def start_head(self, head: Head, backbone: Backbone) -> None:
+        assert isinstance(head, MultiTaskHead)
+        for name, own in head.heads.items():
+            self.tasks[name].start_head(own, backbone)
 
     def decode(
         self, outputs: Sequence[RowOutputs], rows: Sequence[Row], example: MultiTaskExample
@@ -234,7 +253,7 @@ class MultiTask(Task[MultiTaskExample, MultiTaskConfig]):
             found[name] = ask(self.tasks[name])(answers, [rows[i] for i in chosen], own)
         texts: Prediction = {}
         for name, prediction in found.items():
-            for key in _asked_about(example.tasks[name]):
+            for key in example.tasks[name].inputs():
                 if key in prediction and texts.setdefault(key, prediction[key]) == prediction[key]:
                     del prediction[key]
         alone = sum(len(row.places) for row in rows if isinstance(row, SharedRow))
@@ -334,8 +353,3 @@ def _shared(rows: Mapping[str, Sequence[Row]]) -> list[Row]:
             shared.targets[wanted(name)] = 1
             shared.places[name] = number
     return list(found.values())
-
-
-def _asked_about(example: Example) -> set[str]:
-    """The fields of a record that must be there even without labels."""
-    return {name for name, given in type(example).model_fields.items() if given.is_required()}

@@ -22,7 +22,7 @@ from wenmai.heads.head import Head
 from wenmai.metrics.scores import CountScores, Scores, ratio
 from wenmai.tasks.labels import softmax
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
-from wenmai.tasks.text_matching import pair_row
+from wenmai.tasks.text_matching import pair_row, specials_of_pair
 
 
 class MultipleChoiceExample(Example):
@@ -143,7 +143,7 @@ class MultipleChoice(Task[MultipleChoiceExample, MultipleChoiceConfig]):
         lost = []
         for index, choice in enumerate(example.choices):
             parts = sum(map(len, self._parts(example.text, choice, tokenizer)))
-            kept = len(self._row(example.text, choice, tokenizer)) - _specials(tokenizer)
+            kept = len(self._row(example.text, choice, tokenizer)) - specials_of_pair(tokenizer)
             if kept < parts:
                 lost.append(f"{parts - kept} of {parts} tokens of choices[{index}] and the text are cut off")
         return lost
@@ -164,7 +164,7 @@ class MultipleChoice(Task[MultipleChoiceExample, MultipleChoiceConfig]):
         chosen, before, behind = self._parts(text, choice, tokenizer)
         if not self.config.blank or self.config.blank not in text:
             return pair_row(before, chosen, tokenizer, max_length=self.config.max_length)
-        room = max(0, self.config.max_length - _specials(tokenizer) - len(chosen))
+        room = max(0, self.config.max_length - specials_of_pair(tokenizer) - len(chosen))
         right = min(len(behind), max(room // 2, room - len(before)))
         left = min(len(before), room - right)
         whole = Encoding(
@@ -176,8 +176,3 @@ class MultipleChoice(Task[MultipleChoiceExample, MultipleChoiceConfig]):
 
 def _accuracy(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return {"accuracy": ratio(sums[..., 1], sums[..., 0])}
-
-
-def _specials(tokenizer: Tokenizer) -> int:
-    template = tokenizer.pair
-    return len(template.before) + len(template.between) + len(template.after)

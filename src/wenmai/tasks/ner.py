@@ -30,7 +30,7 @@ from wenmai.tasks.span_decoding import decode_nested, decode_tags
 from wenmai.tasks.span_targets import tag_targets, token_spans, too_long
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.token_choice import TokenChoice, by_character
-from wenmai.tasks.windows import window_rows
+from wenmai.tasks.windows import room_of, window_rows
 from wenmai.text.spans import Span
 from wenmai.text.tags import allowed_transitions, label_tags
 
@@ -238,7 +238,7 @@ class Ner(Task[NerExample, NerConfig]):
     def lost_labels(self, example: NerExample, tokenizer: Tokenizer) -> list[str]:
         encoding = self.encode(example.text, tokenizer)
         spans, lost = self._token_spans(example, encoding)
-        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        room = room_of(tokenizer, self.config.max_length)
         return lost + too_long(spans, room, "an entity")
 
     def _token_spans(self, example: NerExample, encoding: Encoding) -> tuple[list[Span], list[str]]:

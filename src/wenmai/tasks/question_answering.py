@@ -28,6 +28,7 @@ from wenmai.metrics.scores import Scores
 from wenmai.metrics.thresholds import best_threshold
 from wenmai.tasks.answer_decoding import Answers, best_answers
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
+from wenmai.tasks.text_matching import specials_of_pair
 from wenmai.tasks.token_choice import TokenChoice, by_character
 from wenmai.tasks.windows import pair_window_rows
 
@@ -317,9 +318,8 @@ class QuestionAnswering(Task[QuestionAnsweringExample, QuestionAnsweringConfig])
 
     def _question_room(self, tokenizer: Tokenizer) -> int:
         """Tokens of the question that a row holds."""
-        template = tokenizer.pair
-        specials = len(template.before) + len(template.between) + len(template.after)
-        return min(self.config.max_question_length, max(1, (self.config.max_length - specials) // 2))
+        room = self.config.max_length - specials_of_pair(tokenizer)
+        return min(self.config.max_question_length, max(1, room // 2))
 
     def _places(
         self, row: Row, spans: Sequence[tuple[int, int]], example: QuestionAnsweringExample

@@ -38,6 +38,7 @@ from wenmai.tasks.pair_rows import PairTokens, cut, pair_row, pair_tokens
 from wenmai.tasks.placed import check_place
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig
 from wenmai.tasks.token_choice import TokenChoice, by_character
+from wenmai.tasks.windows import room_of
 from wenmai.text.places import TAGS, Range, pair_places, tagged_pair
 
 DISTANCES = ((0, 0), (1, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -212,8 +213,7 @@ class RelationClassification(Task[RelationClassificationExample, RelationClassif
 
     def _room(self, tokenizer: Tokenizer) -> int:
         """Tokens of the text that a row holds; 2 at least, one for each entity."""
-        special = len(tokenizer.single.before) + len(tokenizer.single.after)
-        return max(2, self.config.max_length - special - (len(TAGS) if self.config.markers else 0))
+        return max(2, room_of(tokenizer, self.config.max_length) - (len(TAGS) if self.config.markers else 0))
 
     def featurize(self, example: RelationClassificationExample, tokenizer: Tokenizer) -> list[Row]:
         tokens = self._tokens(example, tokenizer)

@@ -29,7 +29,7 @@ from wenmai.tasks.span_decoding import decode_tags
 from wenmai.tasks.span_targets import tag_targets, token_spans, too_long
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.token_choice import TokenChoice, by_character
-from wenmai.tasks.windows import pooled_windows, window_rows
+from wenmai.tasks.windows import pooled_windows, room_of, window_rows
 from wenmai.text.places import named_values, value_places
 from wenmai.text.spans import Span
 from wenmai.text.tags import OUTSIDE, Scheme, allowed_transitions, label_tags
@@ -261,15 +261,18 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
 
     def score(self, examples: Sequence[SlotFillingExample], predictions: Sequence[Prediction]) -> Scores:
         single = list(dict.fromkeys(name for label in self.intents for name in self._names(label)))
+        gold = [
+            [name for intent in example.intents or () for name in self._names(intent)] for example in examples
+        ]
         return slot_filling_scores(
-            ([example.intents or () for example in examples], [example.spans for example in examples]),
+            (gold, [example.spans for example in examples]),
             ([p["intents"] for p in predictions], [predicted_slots(p) for p in predictions]),
             single,
             self.slots,
         )
 
     def _names(self, label: str) -> list[str]:
-        """The intents that a class stands for."""
+        """The intents that a class stands for, or that a record writes as one."""
         return label.split(COMBINED) if self.config.intents == "combined" else [label]
 
     def breakdowns(
@@ -323,7 +326,7 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
 
     def lost_labels(self, example: SlotFillingExample, tokenizer: Tokenizer) -> list[str]:
         spans, lost = self._token_spans(example, self.encode(example.text, tokenizer))
-        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        room = room_of(tokenizer, self.config.max_length)
         return lost + too_long(spans, room, "a slot") + self._unseen(example)
 
     def _token_spans(self, example: SlotFillingExample, encoding: Encoding) -> tuple[list[Span], list[str]]:
@@ -337,9 +340,10 @@ class SlotFilling(Task[SlotFillingExample, SlotFillingConfig]):
 
 
 def classes_of(intents: Sequence[str], config: SlotFillingConfig) -> list[str]:
-    """The classes that a text's intents are to the model: themselves, or their combination, in whatever order."""
+    """The classes that a text's intents are to the model: themselves, or their combination, in whatever order, also
+    where a record writes it as one."""
     if config.intents == "combined" and intents:
-        return [COMBINED.join(sorted({*intents}))]
+        return [COMBINED.join(sorted({name for intent in intents for name in intent.split(COMBINED)}))]
     return list(dict.fromkeys(intents))
 
 

@@ -84,7 +84,9 @@ def decode_nested(
     if nested:
         return sorted(found.items())
     kept: Found = []
+    taken_C = np.zeros(max((span.end for span in found), default=0), dtype=bool)
     for span, probability in sorted(found.items(), key=lambda item: (-item[1], item[0])):
-        if all(span.end <= other.start or other.end <= span.start for other, _ in kept):
+        if not taken_C[span.start : span.end].any():
+            taken_C[span.start : span.end] = True
             kept.append((span, probability))
     return sorted(kept)

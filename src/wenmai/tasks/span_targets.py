@@ -24,14 +24,14 @@ def token_spans(
 
     Args:
         spans: of characters; those with labels that are not among ``labels`` are passed over.
-        overlap: None where spans may overlap; else the outermost of overlapping ones stays, and this is said of the
-            others.
+        overlap: None where spans may overlap; else the outermost of overlapping ones stays, of equally long ones the
+            first, and this is said of the others.
     """
     aligner = TokenAligner(encoding.offsets)
     found: list[Span] = []
     lost = []
     taken = np.zeros(len(encoding), dtype=bool)
-    for span in sorted(set(spans), key=lambda s: (s.start - s.end, s.start)):
+    for span in sorted(set(spans), key=lambda s: (s.start - s.end, s)):
         if span.label not in labels:
             continue
         named = f"{text[span.start : span.end]!r} at {span.start}:{span.end} ({span.label})"

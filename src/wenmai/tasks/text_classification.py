@@ -34,7 +34,14 @@ from wenmai.tasks.labels import (
     shown,
 )
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
-from wenmai.tasks.windows import Truncation, WindowPooling, pooled_windows, truncated, window_rows
+from wenmai.tasks.windows import (
+    Truncation,
+    WindowPooling,
+    pooled_windows,
+    room_of,
+    truncated,
+    window_rows,
+)
 
 
 class TextClassificationExample(Example):
@@ -124,10 +131,14 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
         cls, config: TextClassificationConfig, examples: Iterable[TextClassificationExample]
     ) -> list[str]:
         labels = sorted({label for example in examples for label in example.all_labels})
-        if len(labels) < (1 if config.multi_label else 2):
+        if len(labels) < 2 and not config.multi_label:
             raise UserError(
                 f"text_classification needs at least two labels, the training set has {labels}: "
                 "add examples of the other classes"
+            )
+        if not labels:
+            raise UserError(
+                "text_classification needs labels, the training set has none: check the data's format and columns"
             )
         return labels
 
@@ -230,4 +241,4 @@ class TextClassification(Task[TextClassificationExample, TextClassificationConfi
 
     def _room(self, tokenizer: Tokenizer) -> int:
         """Tokens of the text that a row holds."""
-        return self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        return room_of(tokenizer, self.config.max_length)

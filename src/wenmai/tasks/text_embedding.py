@@ -24,7 +24,7 @@ from wenmai.metrics.scores import Scores
 from wenmai.metrics.thresholds import best_threshold
 from wenmai.tasks.embedding_example import TextEmbeddingConfig, TextEmbeddingExample
 from wenmai.tasks.task import Prediction, RowOutputs, Task
-from wenmai.tasks.windows import window_rows
+from wenmai.tasks.windows import room_of, rows_at
 
 PRIMARY = {"retrieval": "mrr", "similarity": "spearman", "pairs": "average_precision"}
 
@@ -108,7 +108,7 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
         return rows
 
     def lost_labels(self, example: TextEmbeddingExample, tokenizer: Tokenizer) -> list[str]:
-        room = self.config.max_length - len(tokenizer.single.before) - len(tokenizer.single.after)
+        room = room_of(tokenizer, self.config.max_length)
         lengths = [len(tokenizer.encode(self.config.prefix + text)) for text in example.texts]
         return [
             f"{tokens - room} of {tokens} tokens of a text are cut off" for tokens in lengths if tokens > room
@@ -211,12 +211,10 @@ class TextEmbedding(Task[TextEmbeddingExample, TextEmbeddingConfig]):
         return {**super().meta(), "config": settled.model_dump(mode="json")}
 
     def _row(self, text: str, tokenizer: Tokenizer) -> Row:
-        (row, *_) = window_rows(
-            tokenizer.encode(self.config.prefix + text),
-            tokenizer,
-            max_length=self.config.max_length,
-            overlap=0,
-        )
+        encoding = tokenizer.encode(self.config.prefix + text)
+        room = room_of(tokenizer, self.config.max_length)
+        # not the first of several windows: those are made equally long
+        (row,) = rows_at(encoding, tokenizer, [(0, min(len(encoding), room))])
         return row
 
     def _target(self, example: TextEmbeddingExample) -> float:

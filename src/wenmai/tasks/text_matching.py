@@ -194,7 +194,7 @@ class TextMatching(Task[TextMatchingExample, TextMatchingConfig]):
 def pair_row(first: Encoding, second: Encoding, tokenizer: Tokenizer, *, max_length: int) -> Row:
     """A pair in one row, cut to ``max_length`` tokens by shortening the longer text first."""
     template = tokenizer.pair
-    room = max_length - _specials(tokenizer)
+    room = max_length - specials_of_pair(tokenizer)
     keep_first, keep_second = kept_of_pair(len(first), len(second), room)
     first, second = first.slice(0, keep_first), second.slice(0, keep_second)
     before, between, after = template.before, template.between, template.after
@@ -230,10 +230,11 @@ def kept_of_pair(first: int, second: int, room: int) -> tuple[int, int]:
 def pair_overflow(text: str, text_pair: str, tokenizer: Tokenizer, *, max_length: int) -> list[str]:
     """What :func:`pair_row` cuts off, as a sentence."""
     first, second = tokenizer.encode_batch([text, text_pair])
-    over = len(first) + len(second) + _specials(tokenizer) - max_length
+    over = len(first) + len(second) + specials_of_pair(tokenizer) - max_length
     return [f"{over} of {len(first) + len(second)} tokens of the pair are cut off"] if over > 0 else []
 
 
-def _specials(tokenizer: Tokenizer) -> int:
+def specials_of_pair(tokenizer: Tokenizer) -> int:
+    """How many tokens of a row of two texts are special."""
     template = tokenizer.pair
     return len(template.before) + len(template.between) + len(template.after)

@@ -33,6 +33,12 @@ def window_bounds(tokens: int, room: int, overlap: int) -> list[tuple[int, int]]
     return [(start, start + length) for start in starts]
 
 
+def overlap_in(room: int, overlap: int) -> int:
+    """The overlap that is asked for, or three quarters of the room where it is more: with as much as the room holds, a
+    text would have a window for every token."""
+    return min(overlap, 3 * room // 4)
+
+
 def sentence_bounds(
     text: str, encoding: Encoding, room: int, overlap: int, *, together: bool
 ) -> list[tuple[int, int]]:
@@ -80,10 +86,10 @@ def window_rows(encoding: Encoding, tokenizer: Tokenizer, *, max_length: int, ov
     Args:
         encoding: the whole text.
         max_length: most tokens in a row, special tokens included.
-        overlap: tokens that neighbouring windows share.
+        overlap: tokens that neighbouring windows share, as far as :func:`overlap_in` allows.
     """
     room = room_of(tokenizer, max_length)
-    return rows_at(encoding, tokenizer, window_bounds(len(encoding), room, min(overlap, room - 1)))
+    return rows_at(encoding, tokenizer, window_bounds(len(encoding), room, overlap_in(room, overlap)))
 
 
 def room_of(tokenizer: Tokenizer, max_length: int) -> int:
@@ -121,7 +127,7 @@ def pair_window_rows(
         first: short enough that ``max_length`` leaves room for a token of the second.
         second: the whole text; ``content``, ``offsets`` and ``window`` of the rows are its.
         max_length: most tokens in a row, special tokens and the first text included.
-        overlap: tokens that neighbouring windows share.
+        overlap: tokens that neighbouring windows share, as far as :func:`overlap_in` allows.
     """
     template = tokenizer.pair
     type_before, type_first, type_between, type_second, type_after = template.types
@@ -129,7 +135,7 @@ def pair_window_rows(
     head_types = [*type_before, *[type_first] * len(first), *type_between]
     room = max_length - len(head) - len(template.after)
     rows = []
-    for start, stop in window_bounds(len(second), room, min(overlap, room - 1)):
+    for start, stop in window_bounds(len(second), room, overlap_in(room, overlap)):
         ids = second.ids[start:stop]
         rows.append(
             Row(
