@@ -55,8 +55,9 @@ TOKENS = {
     "document_layout": 120_000,
     "relation_extraction": 200_000,
     "text_matching": 60_000,
+    "afqmc_embedding": 160_000,
 }
-"""Training tokens of one run by task."""
+"""Training tokens of one run by task, or for a data set that needs others."""
 USUAL_TOKENS = 40_000
 STEP_TOKENS = {"multiple_choice": 1024}
 """Tokens of one optimizer step, where many rows make an example."""
@@ -78,6 +79,7 @@ DEFAULT_MODELS = ("e5-small, first 6 layers", "wenmai-tiny-zh")
 USUAL_RATES = {"e5-small": (3e-4, 1e-2), "wenmai-tiny-zh": (3e-4, 1e-2)}
 RATES: dict[tuple[str, str], tuple[float, float]] = {
     ("e5-small", "people_relation"): (1e-4, 1e-2),
+    ("e5-small", "sanwen"): (1.5e-4, 1e-2),
     ("wenmai-tiny-zh", "text_matching"): (2e-4, 1e-2),
 }
 """Rate of the encoder and rate of the head; for some encoder and data set or task others than usual."""
@@ -115,7 +117,7 @@ def changes_of(
     model: str,
     rates: tuple[float, float],
     seed: int,
-    tokens: int | None,
+    tokens: int,
     dev_examples: int,
 ) -> list[str]:
     """All that a run changes of its recipe, but for where it writes."""
@@ -128,7 +130,7 @@ def changes_of(
         *MODELS[model],
         f"train.learning_rate={rate:g}",
         f"train.head_learning_rate={head_rate:g}",
-        f"train.max_tokens={tokens or TOKENS.get(task, USUAL_TOKENS)}",
+        f"train.max_tokens={tokens}",
         "train.epochs=1000",  # the tokens end it
         "train.early_stopping_patience=null",
         "train.eval_steps=0.5",
@@ -339,6 +341,7 @@ def main() -> None:
                 "most_examples": dev_most if on_dev else most,
             }
             rules += [scored] if seed == seeds[0] else []
+            budget = tokens or TOKENS.get(corpus, TOKENS.get(task, USUAL_TOKENS))
             for model in models:
                 trials = TRIALS if options.search else [rates_of(model, task, corpus, page["runs"])]
                 jobs += [
@@ -348,7 +351,7 @@ def main() -> None:
                         "seed": seed,
                         "trial": rates if options.search else None,
                         "changes": [
-                            *changes_of(config, model, rates, seed, tokens, dev_most),
+                            *changes_of(config, model, rates, seed, budget, dev_most),
                             *options.changes,
                         ],
                     }
