@@ -1,0 +1,44 @@
+"""No record is lost in silence, none takes others with it, and no file ends a run without a message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wenmai.data.readers import scan_records
+from wenmai.data.records import Record, Rejected
+from wenmai.data.sources import Source
+from wenmai.errors import DataError
+
+
+def write(path: Path, content: str | bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def scanned(path: str, **options: Any) -> tuple[list[dict[str, Any]], list[Rejected]]:
+    items = list(scan_records(Source(path=path, **options)))
+    good = [item.data for item in items if isinstance(item, Record)]
+    return good, [item for item in items if isinstance(item, Rejected)]
+
+
+def test_one_bad_question_leaves_the_others(tmp_path: Path) -> None:
+    good = [{"id": i, "question": "?", "answers": []} for i in range(4)]
+    first, second = {"context": "a", "qas": [good[0], {"id": 9}, good[1]]}, {"context": "b", "qas": [good[2]]}
+    paragraphs = [first, {"context": 5, "qas": []}, second]
+    path = write(tmp_path / "a.json", json.dumps([{"paragraphs": paragraphs}, {"paragraphs": 5}]))
+    read, bad = scanned(path, format="squad")
+    assert [record["id"] for record in read] == [0, 1, 2]
+    fields = ["paragraphs[0].qas[1].question", "paragraphs[1].context", "paragraphs"]
+    assert [item.problem.field for item in bad] == fields
+    assert [item.record for item in bad] == [{"id": 9}, paragraphs[1], {"paragraphs": 5}]
+
+    asked = [{"query_id": i, "query_text": "?"} for i in range(2)]
+    texts = [{"context_text": "a", "qas": [asked[0], {"query_id": 9}, asked[1]]}, {"context_text": "b"}]
+    read, bad = scanned(write(tmp_path / "b.json", json.dumps(texts)), format="cmrc")
+    assert [record["id"] for record in read] == [0, 1]
+    assert [item.problem.field for item in bad] == ["qas[1].query_text", "qas"]
