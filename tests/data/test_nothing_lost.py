@@ -26,6 +26,28 @@ def scanned(path: str, **options: Any) -> tuple[list[dict[str, Any]], list[Rejec
     return good, [item for item in items if isinstance(item, Rejected)]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a"}]\n[{"text": "b"}]',
+        '[{"text": "a"}]\n{"text": "b"}',
+        '{"data":\n[{"text": "a"}]}\n{"data": [{"text": "b"}]}',
+        '[{"text": "a"}]\n]',
+    ],
+)
+def test_json_that_goes_on_behind_its_end_is_refused(content: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", content)
+    with pytest.raises(DataError, match=r"a\.json:[23]: goes on behind its end"):
+        scanned(path)
+    assert scanned(write(tmp_path / "b.json", '\n[{"text": "a"}]\r\n \n'))[0] == [{"text": "a"}]
+
+
+def test_a_line_of_a_json_file_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    with pytest.raises(DataError, match="is nested too deeply"):
+        scanned(write(tmp_path / "a.json", deep))
+
+
 def test_one_bad_question_leaves_the_others(tmp_path: Path) -> None:
     good = [{"id": i, "question": "?", "answers": []} for i in range(4)]
     first, second = {"context": "a", "qas": [good[0], {"id": 9}, good[1]]}, {"context": "b", "qas": [good[2]]}
