@@ -64,3 +64,10 @@ def test_one_bad_question_leaves_the_others(tmp_path: Path) -> None:
     read, bad = scanned(write(tmp_path / "b.json", json.dumps(texts)), format="cmrc")
     assert [record["id"] for record in read] == [0, 1]
     assert [item.problem.field for item in bad] == ["qas[1].query_text", "qas"]
+
+
+def test_a_damaged_line_of_label_names_does_not_shift_the_others(tmp_path: Path) -> None:
+    names = write(tmp_path / "names.txt", "甲\n".encode() + b"\xff\n" + "丙\n".encode())
+    path = write(tmp_path / "a.jsonl", '{"label": 1}\n')
+    with pytest.raises(DataError, match=r"names\.txt:2: byte 1 is not utf-8"):
+        scanned(path, label_names=names)
