@@ -71,3 +71,22 @@ def test_a_damaged_line_of_label_names_does_not_shift_the_others(tmp_path: Path)
     path = write(tmp_path / "a.jsonl", '{"label": 1}\n')
     with pytest.raises(DataError, match=r"names\.txt:2: byte 1 is not utf-8"):
         scanned(path, label_names=names)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_the_byte_order_mark_goes_and_nothing_else(encoding: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "\ufeff好\n\ufeff坏\n".encode(encoding))
+    assert [record["text"] for record in scanned(path, encoding=encoding)[0]] == ["好", "\ufeff坏"]
+
+
+def test_half_of_a_hangul_syllable_and_gb18030_are_no_surrogates(tmp_path: Path) -> None:
+    _, (bad,) = scanned(write(tmp_path / "a.txt", "好\n".encode() + b"\xed\x95\n"))
+    assert "the line is damaged" in bad.problem.message
+    with pytest.raises(DataError, match=r"b\.txt:2: .* set data.encoding: gb18030"):
+        scanned(write(tmp_path / "b.txt", "a\n怼人\n".encode("gb18030")))
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", "{}")
+    with pytest.raises(DataError, match=r"a\.jsonl' is a file, not a folder"):
+        scanned(f"{path}/b.jsonl")
