@@ -86,6 +86,41 @@ def test_half_of_a_hangul_syllable_and_gb18030_are_no_surrogates(tmp_path: Path)
         scanned(write(tmp_path / "b.txt", "a\n怼人\n".encode("gb18030")))
 
 
+def test_a_brat_document_whose_name_is_a_circled_digit(tmp_path: Path) -> None:
+    for name in ("②", "①", "10", "9"):
+        write(tmp_path / f"{name}.txt", "好")
+        write(tmp_path / f"{name}.ann", "")
+    assert [record["id"] for record in scanned(str(tmp_path))[0]] == ["9", "10", "①", "②"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "field"),
+    [
+        ([None], "annotations"),
+        ([{"result": [{"type": "choices", "value": None}]}], "result[0].value"),
+        ([{"result": [{"type": "labels"}]}], "result[0].value"),
+        (
+            [
+                {
+                    "result": [
+                        {"type": "labels", "value": {"start": 1, "end": 2, "text": "\ude00", "labels": ["a"]}}
+                    ]
+                }
+            ],
+            None,  # an emoji is cut in two
+        ),
+    ],
+)
+def test_label_studio_in_another_shape(annotations: list[Any], field: str | None, tmp_path: Path) -> None:
+    tree = [
+        {"data": {"text": "😀好"}, "annotations": annotations},
+        {"data": {"text": "b"}, "annotations": []},
+    ]
+    read, bad = scanned(write(tmp_path / "a.json", json.dumps(tree)), format="label_studio")
+    assert read[-1] == {"text": "b"}
+    assert [item.problem.field for item in bad] == [field or "result[0].value"]
+
+
 def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", "{}")
     with pytest.raises(DataError, match=r"a\.jsonl' is a file, not a folder"):
