@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from wenmai.data.readers import scan_records
 from wenmai.data.records import Record, Rejected
@@ -119,6 +120,17 @@ def test_label_studio_in_another_shape(annotations: list[Any], field: str | None
     read, bad = scanned(write(tmp_path / "a.json", json.dumps(tree)), format="label_studio")
     assert read[-1] == {"text": "b"}
     assert [item.problem.field for item in bad] == [field or "result[0].value"]
+
+
+def test_a_lone_carriage_return_in_a_csv_cell_is_named(tmp_path: Path) -> None:
+    read, (bad,) = scanned(write(tmp_path / "a.csv", "text,label\na\rb,1\nc,2\n"))
+    assert read == [{"text": "c", "label": "2"}] and bad.line == 2
+    assert bad.problem.message.startswith("a carriage return (CR) stands alone")
+
+
+def test_rows_count_from_0(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        Source(path="a.jsonl", rows=(-1, None))
 
 
 def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
