@@ -110,10 +110,12 @@ def test_gzip_is_unpacked(tmp_path: Path) -> None:
     work.mkdir()
     (file,) = unpack([str(packed)], work, "auto")
     assert file.path.read_bytes() == plain.read_bytes() and file.name == str(packed)
-    packed.write_bytes(gzip.compress(plain.read_bytes())[:100])
     (work / "unpacked-000000").unlink()
-    with pytest.raises(UserError, match=r"b\.jsonl\.gz: is not a whole gzip file"):
-        unpack([str(packed)], work, "auto")
+    whole = gzip.compress(plain.read_bytes())
+    for broken in (whole[:100], whole[:20] + bytes(20) + whole[40:]):
+        packed.write_bytes(broken)
+        with pytest.raises(UserError, match=r"b\.jsonl\.gz: is not a whole gzip file"):
+            unpack([str(packed)], work, "auto")
 
 
 def test_missing_and_empty_files_are_told_at_once(tmp_path: Path) -> None:

@@ -180,6 +180,13 @@ def test_p_values_of_equally_good_models_are_spread_out() -> None:
     assert 0.4 < np.mean(p_values) < 0.62
 
 
+def test_a_difference_that_is_no_number_is_no_evidence() -> None:
+    diverged = language_model_scores([np.nan, 1.0, 1.0], [1, 1, 1], [1, 1, 1])
+    other = language_model_scores([1.0, 1.0, 1.0], [1, 1, 1], [1, 1, 1])
+    found = paired_difference(diverged, other, "loss", resamples=100)
+    assert np.isnan(found.difference) and found.p_value > 0.5
+
+
 def test_paired_difference_needs_the_same_examples() -> None:
     left, right = (MAKERS["retrieval"](World(n), np.arange(n)) for n in (10, 11))
     with pytest.raises(ValueError, match="got 10 and 11"):

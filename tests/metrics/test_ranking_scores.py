@@ -15,6 +15,7 @@ from wenmai.metrics.ranking import (
     correlation_scores,
     pair_scores,
     pearson,
+    ranks_of_positives,
     retrieval_scores,
     spearman,
 )
@@ -71,6 +72,19 @@ def test_retrieval_of_nothing_and_impossible_ranks() -> None:
     assert retrieval_scores([]).values() == dict.fromkeys(("mrr", "recall@1", "recall@5", "recall@10"), 0.0)
     with pytest.raises(ValueError, match="got -3"):
         retrieval_scores([1, -3])
+
+
+def test_ranks_by_hand() -> None:
+    anchors = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    positives = np.array([[0.8, 0.6], [1.0, 0.0], [0.8, 0.6]])
+    # texts that are equal are no rivals; of the second anchor the other text is nearer than its own
+    assert ranks_of_positives(anchors, positives, ["a", "b", "a"]) == [2, 2, 1]
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_vectors_that_are_all_alike_or_no_numbers_find_nothing(value: float) -> None:
+    same = np.full((4, 3), value)
+    assert ranks_of_positives(same, same, ["a", "b", "c", "d"]) == [4, 4, 4, 4]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def _unpacked(path: Path, target: Path) -> Path:
         with gzip.open(path) as packed, beside.open("wb") as file:
             shutil.copyfileobj(packed, file, _BLOCK)
         beside.replace(target)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: is not a whole gzip file ({error}); copy it again") from None
     except OSError as error:
         raise unwritable(target, error) from error

@@ -152,7 +152,7 @@ def _label_studio(data: dict[str, Any], text_field: str | None) -> dict[str, Any
     record: dict[str, Any] = {**fields, "text": text}
     if "id" in data:
         record["id"] = data["id"]
-    annotation = _one_annotation(data["annotations"])
+    annotation = _one_annotation([item for _, item in _objects(data, "annotations")])
     if annotation is None:
         return record
     spans: dict[str, Entity] = {}
@@ -160,11 +160,12 @@ def _label_studio(data: dict[str, Any], text_field: str | None) -> dict[str, Any
     relations = []
     results = [item for _, item in _objects(annotation, "result")]
     for i, item in enumerate(results):
-        value, kind = item.get("value", {}), item.get("type")
+        kind = item.get("type")
         if kind == "labels":
+            value = _mapping(item.get("value"), f"result[{i}].value")
             spans[str(item.get("id", i))] = _label_studio_span(text, value, f"result[{i}]")
         elif kind == "choices":
-            choices.extend(value.get("choices", []))
+            choices.extend(_mapping(item.get("value"), f"result[{i}].value").get("choices", []))
         elif kind == "relation":
             relations.append((i, item))
         else:
@@ -210,15 +211,15 @@ def _label_studio_span(text: str, value: Mapping[str, Any], field: str) -> Entit
             "whole numbers start and end and exactly one label are expected", f"{field}.value"
         )
     if surface is not None and text[start:end] != surface:
-        units = text.encode("utf-16-le")
-        before, inside = units[: 2 * start], units[2 * start : 2 * end]
-        if inside != str(surface).encode("utf-16-le"):
+        units = text.encode("utf-16-le", "surrogatepass")
+        first = len(units[: 2 * start].decode("utf-16-le", "surrogatepass"))
+        same = units[2 * start : 2 * end] == str(surface).encode("utf-16-le", "surrogatepass")
+        if not (same and text.startswith(str(surface), first)):  # not, where a border cuts an emoji in two
             message = (
                 f"{start}:{end} is {text[start:end]!r} in the text, not {surface!r}: was the text changed?"
             )
             raise _NotThisShapeError(message, f"{field}.value")
-        start = len(before.decode("utf-16-le"))
-        end = start + len(str(surface))
+        start, end = first, first + len(str(surface))
     return {"start": start, "end": end, "label": labels[0]}
 
 

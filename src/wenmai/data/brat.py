@@ -59,7 +59,7 @@ def scan_brat(path: str, encoding: str, *, discontinuous: Discontinuous) -> Scan
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """``2`` before ``10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _document(name: str, text: str, path: str, encoding: str, discontinuous: Discontinuous) -> Scanned:

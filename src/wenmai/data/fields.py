@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
-from wenmai.data.lines import Line, read_lines
+from wenmai.data.lines import read_lines
 from wenmai.data.records import Record, Rejected, Scanned, rejected
 from wenmai.data.sources import Reading
+from wenmai.errors import DataError
 
 LABEL_FIELDS = frozenset({"label", "predicate"})
 LABEL_LISTS = frozenset({"labels", "intents"})
@@ -72,7 +73,11 @@ def _changed(records: Scanned, change: Callable[[dict[str, Any]], dict[str, Any]
 
 
 def _named(path: str, encoding: str) -> Callable[[Any, str], str]:
-    names = [line.text.strip() for line in read_lines(path, encoding) if isinstance(line, Line)]
+    names: list[str] = []
+    for line in read_lines(path, encoding):
+        if isinstance(line, Rejected):  # without it all names behind it would have other numbers
+            raise DataError(f"{path} can't be read", [line.problem])
+        names.append(line.text.strip())
     while names and not names[-1]:
         names.pop()
 

@@ -53,12 +53,13 @@ def scan_json(path: str, encoding: str) -> Scanned:
     """
     text = read_whole(path, encoding)
     start = _skip(text, 0)
-    if text[start : start + 1] == "{":
+    wrapped = text[start : start + 1] == "{"
+    if wrapped:
         start = _inner_list(text, start, path)
     elif text[start : start + 1] != "[":
         raise unreadable(path, "is not JSON: a list or an object is expected", line=_line_of(text, start))
     line, counted = 1, 0
-    for position, value in _elements(text, start, path):
+    for position, value in _elements(text, start, path, last=not wrapped):
         line += text.count("\n", counted, position)
         counted = position
         yield _as_record(value, path, line)
@@ -86,7 +87,7 @@ def json_file_is_lines(path: str, encoding: str) -> bool:
 def _object(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -101,8 +102,12 @@ def _as_record(value: Any, path: str, line: int) -> Record | Rejected:
     return rejected(path, line, f"a JSON object is expected, not {_kind(value)}", record=value)
 
 
-def _elements(text: str, start: int, path: str) -> Iterator[tuple[int, Any]]:
-    """Position and value of each element of the list that opens at ``start``."""
+def _elements(text: str, start: int, path: str, *, last: bool) -> Iterator[tuple[int, Any]]:
+    """Position and value of each element of the list that opens at ``start``.
+
+    Args:
+        last: nothing may follow the list.
+    """
     position = _skip(text, start + 1)
     if text[position : position + 1] == "]":
         raise unreadable(path, "holds an empty list: at least one record is needed")
@@ -112,6 +117,8 @@ def _elements(text: str, start: int, path: str) -> Iterator[tuple[int, Any]]:
         position = _skip(text, end)
         following = text[position : position + 1]
         if following == "]":
+            if last:
+                _refuse_more(text, position + 1, path)
             return
         if following != ",":
             raise unreadable(path, _cut_off(following), line=_line_of(text, position))
@@ -136,10 +143,23 @@ def _inner_list(text: str, start: int, path: str) -> int:
             raise unreadable(path, _cut_off(text[position : position + 1]), line=_line_of(text, position))
         if text[position] == ",":
             position = _skip(text, position + 1)
+    _refuse_more(text, position + 1, path)
     if len(lists) != 1:
         found = f"it holds {len(lists)} ({', '.join(lists)})" if lists else "it holds none"
         raise unreadable(path, f"an object with exactly one list of records inside is expected: {found}")
     return next(iter(lists.values()))
+
+
+def _refuse_more(text: str, position: int, path: str) -> None:
+    """Stops where a second value follows the first: its records would be passed over in silence."""
+    position = _skip(text, position)
+    if position < len(text):
+        raise unreadable(
+            path,
+            f"goes on behind its end with {text[position : position + 20]!r}: put all records into one list, "
+            "or one on each line (jsonl)",
+            line=_line_of(text, position),
+        )
 
 
 def _decode(text: str, position: int, path: str) -> tuple[Any, int]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from wenmai.data.records import Rejected, rejected, unreadable
 
 SHOWN_BYTES = 4
+MARK = "\ufeff"
+"""The byte order mark, which any encoding of Unicode may begin a file with; elsewhere it is a character."""
 CHINESE_ENCODINGS = ("gb18030", "big5")
 
 
@@ -49,6 +51,8 @@ def missing(path: Path) -> str:
     if not parent.is_dir():
         known = next(folder for folder in parent.parents if folder.is_dir())
         gone = parent.relative_to(known).parts[0]
+        if (known / gone).exists():
+            return f"does not exist: {str(known / gone)!r} is a file, not a folder"
         near = difflib.get_close_matches(gone, [child.name for child in known.iterdir()], n=1)
         hint = f"; did you mean {str(known / near[0])!r}?" if near else ""
         return f"does not exist: there is no folder {str(known / gone)!r}{hint}"
@@ -91,7 +95,7 @@ def read_lines(path: str, encoding: str) -> Iterator[Line | Rejected]:
                 yield rejected(path, number, message, record=raw.decode(codec, "replace"))
                 continue
             beyond_ascii = beyond_ascii or not raw.isascii()
-            yield Line(number, text)
+            yield Line(number, text if number > 1 else text.removeprefix(MARK))
 
 
 def read_whole(path: str, encoding: str) -> str:
@@ -114,7 +118,7 @@ def read_whole(path: str, encoding: str) -> str:
         raise unreadable(
             path, _undecodable(line, inside, encoding, whole_file=whole_file), line=number
         ) from error
-    return text.removeprefix("\ufeff")
+    return text.removeprefix(MARK)
 
 
 def known_codec(encoding: str) -> str:
@@ -144,7 +148,8 @@ def _wide_lines(file: Path, path: str, codec: str) -> Iterator[Line]:
         number = 0
         try:
             for number, text in enumerate(stream, 1):
-                yield Line(number, text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r"))
+                text = text if number > 1 else text.removeprefix(MARK)
+                yield Line(number, text.removesuffix("\n").removesuffix("\r"))
         except UnicodeError as error:
             raise unreadable(
                 path, f"is not {codec}: set data.encoding to the file's own", line=number + 1
@@ -170,8 +175,14 @@ def _undecodable(raw: bytes, error: UnicodeDecodeError, encoding: str, *, whole_
 
 
 def _is_surrogate(raw: bytes, error: UnicodeDecodeError, encoding: str) -> bool:
-    """Whether the bytes are U+D800 to U+DFFF, which UTF-8 does not have."""
-    return known_codec(encoding) == "utf-8" and raw[error.start : error.start + 1] == b"\xed"
+    """Whether the bytes are U+D800 to U+DFFF, which UTF-8 does not have, in a line that is UTF-8 but for such."""
+    if known_codec(encoding) != "utf-8" or raw[error.start : error.start + 1] != b"\xed":
+        return False
+    try:
+        raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # half of a Hangul syllable, or another encoding
+        return False
+    return True
 
 
 def _decodes(raw: bytes, encoding: str) -> bool:

@@ -7,11 +7,13 @@ several and the file says nothing, or the text does not stand in the context, th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from wenmai.data.json_files import scan_json
 from wenmai.data.records import Record, Rejected, Scanned, rejected
+
+_Reader = Callable[[Mapping[str, Any], str, str, Record], Record | Rejected]
 
 
 class _ShapeError(Exception):
@@ -33,13 +35,12 @@ def scan_squad(path: str, encoding: str) -> Scanned:
             yield article
             continue
         try:
-            for i, paragraph in _objects(article.data, "paragraphs", ""):
-                inside = f"paragraphs[{i}]"
-                context = _text(paragraph, "context", inside)
-                for j, asked in _objects(paragraph, "qas", inside):
-                    yield _squad(asked, context, f"{inside}.qas[{j}]", article)
+            paragraphs = _objects(article.data, "paragraphs", "")
         except _ShapeError as error:
-            yield rejected(path, article.line, str(error), field=error.field)
+            yield _refused(article, error, article.data)
+            continue
+        for i, paragraph in paragraphs:
+            yield from _questions(paragraph, f"paragraphs[{i}]", "context", _squad, article)
 
 
 def scan_cmrc(path: str, encoding: str) -> Scanned:
@@ -48,12 +49,7 @@ def scan_cmrc(path: str, encoding: str) -> Scanned:
         if isinstance(text, Rejected):
             yield text
             continue
-        try:
-            context = _text(text.data, "context_text", "")
-            for j, asked in _objects(text.data, "qas", ""):
-                yield _cmrc(asked, context, f"qas[{j}]", text)
-        except _ShapeError as error:
-            yield rejected(path, text.line, str(error), field=error.field)
+        yield from _questions(text.data, "", "context_text", _cmrc, text)
 
 
 def question_format(data: Mapping[str, Any]) -> str | None:
@@ -64,6 +60,33 @@ def question_format(data: Mapping[str, Any]) -> str | None:
     if isinstance(data.get("qas"), list):
         return "cmrc" if "context_text" in data else "squad"
     return None
+
+
+def _questions(
+    data: Mapping[str, Any], inside: str, key: str, read: _Reader, source: Record
+) -> Iterator[Record | Rejected]:
+    """Every question on one context; what is wrong with one leaves the others as they are.
+
+    Args:
+        inside: the field of the source that ``data`` is, for messages.
+        key: of the context.
+        read: makes a record of a question, its context, its field and its source.
+    """
+    try:
+        context = _text(data, key, inside)
+        asked = _objects(data, "qas", inside)
+    except _ShapeError as error:
+        yield _refused(source, error, data)
+        return
+    for j, question in asked:
+        try:
+            yield read(question, context, f"{inside}.qas[{j}]" if inside else f"qas[{j}]", source)
+        except _ShapeError as error:
+            yield _refused(source, error, question)
+
+
+def _refused(source: Record, error: _ShapeError, record: Mapping[str, Any]) -> Rejected:
+    return rejected(source.path, source.line, str(error), field=error.field, record=record)
 
 
 def _squad(asked: Mapping[str, Any], context: str, field: str, article: Record) -> Record | Rejected:

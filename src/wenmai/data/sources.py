@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt
 
 Format = Literal[
     "auto", "jsonl", "json", "csv", "tsv", "conll", "conllu", "text", "parquet", "dataset",
@@ -30,7 +30,7 @@ class Reading(BaseModel):
         default=None, description="file with one label name a line, for data that holds their numbers from 0"
     )
     label_map: dict[str, str] | None = Field(default=None, description="label in the file -> label to use")
-    rows: tuple[int, int | None] | None = Field(
+    rows: tuple[NonNegativeInt, NonNegativeInt | None] | None = Field(
         default=None, description="only records [first, stop), from 0"
     )
     where: dict[str, str | int | list[str | int]] | None = Field(

@@ -124,6 +124,11 @@ def _csv_reason(error: csv.Error) -> str:
         return (
             'a quote " opens in this row and is never closed: close it, or set data.format: tsv (no quoting)'
         )
+    if "new-line character" in str(error):
+        return (
+            "a carriage return (CR) stands alone in a cell without quotes: remove it, put the cell into quotes, "
+            "or set data.format: tsv (no quoting)"
+        )
     return f'{error}: a quote " inside a quoted cell is written twice; or set data.format: tsv (no quoting)'
 
 

@@ -82,7 +82,11 @@ def _retrieval(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
 def ranks_of_positives(
     anchors_ND: NDArray[np.float64], positives_ND: NDArray[np.float64], texts: Sequence[str]
 ) -> list[int]:
-    """The rank, from 1, of each anchor's own positive among the positives of all; equal texts are not rivals."""
+    """The rank, from 1, of each anchor's own positive among the positives of all; equal texts are not rivals.
+
+    A rival as similar as the positive comes before it, and so does every rival where a similarity is NaN: vectors that
+    are all alike, or no numbers, find nothing.
+    """
     ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     text_N = np.array([ids[text] for text in texts])
     _, first_N = np.unique(text_N, return_index=True)
@@ -92,7 +96,7 @@ def ranks_of_positives(
         for offset, row in enumerate(similarity):
             at = start + offset
             rivals = row[first_N][text_N[first_N] != text_N[at]]
-            ranks.append(1 + int((rivals > row[at]).sum()))
+            ranks.append(1 + int((~(rivals < row[at])).sum()))
     return ranks
 
 

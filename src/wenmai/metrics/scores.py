@@ -242,5 +242,6 @@ def paired_difference(
         - right.resampled(resamples=resamples, seed=seed)[metric]
     )
     low, high = np.percentile(drawn_R, [2.5, 97.5])
-    turned = min(int((drawn_R <= 0).sum()), int((drawn_R >= 0).sum()))
+    # as in the formula; but a difference that is NaN counts for neither side
+    turned = resamples - max(int((drawn_R > 0).sum()), int((drawn_R < 0).sum()))
     return PairedDifference(difference, float(low), float(high), min(1.0, 2 * (1 + turned) / (resamples + 1)))
