@@ -328,7 +328,7 @@ def killed_and_resumed(folder: Path, data: Path, processes: int, quick: bool) ->
 
 
 def cli(words: list[str]) -> list[str]:
-    return [sys.executable, "-m", "wenmai.cli", *words]
+    return [sys.executable, "-m", "wenmai", *words]
 
 
 def run_cli(words: list[str]) -> None:

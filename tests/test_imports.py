@@ -19,7 +19,7 @@ LEVELS = {
     "inference": 4,
     "training": 5, "evaluation": 5, "check": 5,
     "experiments": 6, "search": 6, "serve": 6,
-    "cli": 7, "terminal": 7, "__init__": 8,
+    "cli": 7, "terminal": 7, "__init__": 8, "__main__": 8,
 }  # fmt: skip
 ALONE = {"transformers", "tokenizers", "peft"}
 

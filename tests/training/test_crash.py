@@ -51,7 +51,7 @@ def crash(folder: Path, name: str, settings: dict[str, Any], steps: int, seed: i
         shutil.copy(folder / kind / "data.jsonl", folder / "data.jsonl")
         files[kind] = folder / f"{kind}.yaml"
         save_config(with_data(config, str(folder / "data.jsonl")), files[kind])
-    command = [sys.executable, "-m", "wenmai.cli", "train", str(files["peace"]), "--no-evaluate"]
+    command = [sys.executable, "-m", "wenmai", "train", str(files["peace"]), "--no-evaluate"]
     subprocess.run(command, env=ONE_THREAD, check=True, capture_output=True)
     report = subprocess.run(
         [sys.executable, str(DRIVER), str(files["fire"]), str(seed)],

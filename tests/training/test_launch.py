@@ -20,7 +20,7 @@ from wenmai.errors import UserError
 from wenmai.training.journal import read_log
 from wenmai.training.launch import exit_code
 
-COMMAND = [sys.executable, "-m", "wenmai.cli", "train"]
+COMMAND = [sys.executable, "-m", "wenmai", "train"]
 LONGEST = 120
 
 

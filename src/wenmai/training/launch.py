@@ -63,7 +63,7 @@ def launch(arguments: Sequence[str], processes: int, *, device: str = "auto") ->
     )
     try:
         with _passing_one_signal_on():
-            elastic_launch(config, sys.executable)("-m", "wenmai.cli", *arguments)
+            elastic_launch(config, sys.executable)("-m", "wenmai", *arguments)
     except ChildFailedError as error:
         return exit_code({rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:

@@ -138,7 +138,7 @@ def _train(file: Path, kill: tuple[Path, int, float] | None = None) -> None:
         kill: run folder, step and part of a step: kill the process when so much of the run is saved.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "wenmai.cli", "train", str(file), "--resume", "--no-evaluate"],
+        [sys.executable, "-m", "wenmai", "train", str(file), "--resume", "--no-evaluate"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "RANK": "0", "WORLD_SIZE": "1"},

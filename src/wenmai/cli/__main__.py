@@ -1,7 +1,0 @@
-"""``python -m wenmai.cli``."""
-
-import sys
-
-from wenmai.cli import main
-
-sys.exit(main())
