@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
 import signal
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.errors import UserError
 from wenmai.inference.predictor import load
-from wenmai.training import stopping
+from wenmai.training import stopping, trainer
 from wenmai.training.journal import read_log
 from wenmai.training.optimizer import parameter_groups
 from wenmai.training.setup import prepare
@@ -74,6 +77,29 @@ def test_same_configuration_same_weights(tmp_path: Path, backbone: Path) -> None
 
     assert weights("a") == weights("b") == weights("c", num_workers=2)
     assert weights("a2", learning_rate=1e-3) != weights("b2")
+
+
+def test_a_run_that_ended_holds_no_memory(
+    tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several seeds or trials in one process. Python looks for circles so seldom that several models pile up."""
+    held: list[weakref.ref[Any]] = []
+
+    def remembered(*given: Any) -> Any:
+        work = prepare(*given)
+        held.extend(weakref.ref(part) for part in (work.model, *work.model.parameters(), work.tokenizer))
+        return work
+
+    monkeypatch.setattr(trainer, "prepare", remembered)
+    config = toy_config(
+        tmp_path, "matching", backbone, max_steps=2, gradient_checkpointing=True, ema_decay=0.9
+    )
+    gc.disable()
+    try:
+        train(config)
+        assert held and not any(part() is not None for part in held)
+    finally:
+        gc.enable()
 
 
 def test_best_model_is_kept_and_patience_ends_training(tmp_path: Path, backbone: Path) -> None:
