@@ -156,7 +156,11 @@ def test_overwrite_leaves_strange_folders_alone(tmp_path: Path, backbone: Path) 
     assert precious.read_text() == "ten years"
 
 
-def test_infinite_loss_stops_with_the_examples(tmp_path: Path, backbone: Path) -> None:
+def test_infinite_loss_stops_with_the_examples(
+    tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+    monkeypatch.setattr(trainer.Journal, "close", lambda self: closed.append(self.path))
     config = toy_config(tmp_path, "matching-regression", backbone, epochs=1)
     data = Path(tmp_path / "data.jsonl")
     rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
@@ -164,6 +168,7 @@ def test_infinite_loss_stops_with_the_examples(tmp_path: Path, backbone: Path) -
     data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     with pytest.raises(UserError, match=r"step \d+: the loss is .*data\.jsonl:4"):
         train(config)
+    assert closed == [Path(config.output) / "log.jsonl"], "trackers are told that the run is over"
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
