@@ -18,6 +18,7 @@ import torch
 from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
+from wenmai.config import changed
 from wenmai.errors import UserError
 from wenmai.inference.predictor import load
 from wenmai.training import stopping, trainer
@@ -144,6 +145,20 @@ def test_an_earlier_run_is_not_mixed_up(tmp_path: Path, backbone: Path) -> None:
     other = config.model_copy(update={"seed": 7})
     with pytest.raises(UserError, match="another configuration"):
         train(other, resume=True)
+
+
+def test_a_run_does_not_go_on_with_another_dev_set(tmp_path: Path, backbone: Path) -> None:
+    """Or the best score on the one would be compared with scores on the other."""
+    config = toy_config(tmp_path, "matching", backbone, max_steps=1)
+    lines = (tmp_path / "data.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    dev = tmp_path / "dev.jsonl"
+    dev.write_text("".join(lines), encoding="utf-8")
+    config = changed(config, {"data.dev": str(dev)})
+    train(config)
+    train(config, resume=True)
+    dev.write_text("".join(lines[1:]), encoding="utf-8")
+    with pytest.raises(UserError, match="from other data"):
+        train(config, resume=True)
 
 
 def test_overwrite_leaves_strange_folders_alone(tmp_path: Path, backbone: Path) -> None:
