@@ -32,6 +32,11 @@ def predictor(run: Path) -> Predictor:
     return load(run)
 
 
+def test_the_folder_that_one_is_in(run: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    assert load(".")("张伟") == predictor("张伟")
+
+
 def test_answers_come_in_order_with_their_ids(predictor: Predictor) -> None:
     items = [{"text": "王小明昨天去了北京开会，" * (1 + (7 * i) % 5), "id": i} for i in range(40)]
     found = predictor(items)
