@@ -86,7 +86,8 @@ def _reach_the_disk(folder: Path) -> None:
 
 def recover_folder(path: Path) -> None:
     """Undoes a replacement that was cut off between its two renames."""
-    old = path.with_name(f".{path.name}.old")
+    path = path.absolute()  # "." has no name
+    old = path.parent / f".{path.name}.old"
     if old.exists():
         if path.exists():
             shutil.rmtree(old)

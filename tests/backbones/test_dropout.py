@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tiny import tiny_backbone_folder
 from wenmai.backbones.dropout import (
     WHOLE_ROW,
     KeyedDropout,
@@ -21,6 +25,7 @@ from wenmai.backbones.dropout import (
     noise,
     token_keys,
 )
+from wenmai.backbones.load import load_folder
 
 ROWS = torch.randint(-(2**62), 2**62, (40,), generator=torch.Generator().manual_seed(1))
 
@@ -190,6 +195,22 @@ def test_copies_have_keys_of_their_own() -> None:
     with keys.of(tokens_BT), copied.first.keys.of(tokens_BT):
         torch.testing.assert_close(copied.first(torch.ones(3, 6, 8)), model.first(torch.ones(3, 6, 8)))
     assert copied.first.keys is not keys
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_model_that_nobody_holds_is_gone_at_once(checkpointing: bool, tmp_path: Path) -> None:
+    """Without waiting for Python to look for circles, which it does seldom: then several models are in memory."""
+    gc.disable()
+    try:
+        backbone = load_folder(tiny_backbone_folder(tmp_path / "model"))[0]
+        key_dropout(backbone, backbone.keys)
+        if checkpointing:
+            backbone.enable_gradient_checkpointing()
+        words = weakref.ref(backbone.word_embeddings.weight)
+        del backbone
+        assert words() is None
+    finally:
+        gc.enable()
 
 
 def test_keys_outlive_the_batch_in_a_remembering_function() -> None:

@@ -13,16 +13,19 @@ from small_tokenizers import byte_level, sentencepiece, wordpiece
 from test_replace_vocabulary import model_of
 from transformers import AutoModel, AutoTokenizer
 
-from tiny import tiny_backbone_folder
-from wenmai.backbones.load import load_folder
+from tiny import decoder_folder, masked_lm_folder, tiny_backbone_folder
+from wenmai.backbones.adapter_settings import AdapterConfig
+from wenmai.backbones.load import load_backbone, load_folder
 from wenmai.backbones.new_tokens import NewToken, check_unchanged, extend_vocabulary
-from wenmai.backbones.new_tokens_folder import OUTPUT_BIAS, extend_model
+from wenmai.backbones.new_tokens_folder import extend_model
+from wenmai.backbones.settings import BackboneConfig
 from wenmai.backbones.tokenizer import Tokenizer
 from wenmai.bundle import load_bundle, save_bundle
 from wenmai.cli import main
 from wenmai.errors import UserError
+from wenmai.tasks import TASKS
 from wenmai.tasks.masked_lm import MaskedLM
-from wenmai.tasks.model import Model
+from wenmai.tasks.model import Model, build_model
 
 TEXTS = ["我在北京大学读书。", "张三爱上海！", "hello 123"]
 
@@ -136,7 +139,7 @@ def test_a_bundle_that_guesses_tokens_stays_one(tmp_path: Path) -> None:
     )
     assert done.checked.changed == 1
     old, new = load_bundle(tmp_path / "bundle"), load_bundle(tmp_path / "new")
-    bias_V = load_file(tmp_path / "new" / "model.safetensors")[OUTPUT_BIAS]
+    bias_V = load_file(tmp_path / "new" / "model.safetensors")["wenmai_head.bias"]
     assert len(bias_V) == done.rows
     torch.testing.assert_close(bias_V[-1], model.head.bias.detach()[done.added[0].sources].mean())
     ids = torch.tensor([[2, *old.tokenizer.encode("人民喜欢电影").ids, 3]])
@@ -144,6 +147,35 @@ def test_a_bundle_that_guesses_tokens_stays_one(tmp_path: Path) -> None:
     with torch.no_grad():
         before, after = (one.model(batch, "predict")["logits"] for one in (old, new))
     torch.testing.assert_close(after[..., :-1], before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cloze", "decoder", "adapter"])
+def test_all_of_a_bundle_stays(kind: str, tmp_path: Path) -> None:
+    """Other heads that guess tokens, and an adapter that stands beside the encoder."""
+    folder = tiny_backbone_folder(tmp_path / "model")
+    name, settings, labels, adapter = "text_classification", {}, ["坏", "好"], None
+    if kind == "cloze":
+        name, folder = "cloze_classification", masked_lm_folder(folder)
+        settings = {"templates": ["{text}，[MASK]"], "verbalizer": {label: label for label in labels}}
+    elif kind == "decoder":
+        name, folder, labels = "causal_lm", decoder_folder(folder), []
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    else:
+        adapter = AdapterConfig(method="p_tuning_v2", virtual_tokens=3)
+    task = TASKS[name](TASKS[name].Config(name=name, **settings), labels)
+    backbone, tokenizer = load_backbone(BackboneConfig(model=str(folder), adapter=adapter))
+    model, tokenizer = build_model(task, backbone, tokenizer)
+    save_bundle(tmp_path / "bundle", task, model.eval(), tokenizer)
+    extend_model(str(tmp_path / "bundle"), [NewToken("北京大学")], tmp_path / "new")
+    old, new = load_bundle(tmp_path / "bundle"), load_bundle(tmp_path / "new")
+    before, after = (dict(bundle.model.named_parameters()) for bundle in (old, new))
+    assert list(before) == list(after)
+    grown = [key for key in before if len(after[key]) == len(before[key]) + 1]
+    wanted = {"cloze": ["head.lm.bias"], "decoder": ["head.output.weight"], "adapter": []}[kind]
+    assert [key for key in grown if key.startswith("head.")] == wanted
+    for key in before:
+        torch.testing.assert_close(after[key][: len(before[key])], before[key], rtol=0, atol=0)
 
 
 def test_a_model_with_more_rows_than_tokens(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
 from wenmai.errors import BundleError, UserError
 from wenmai.inference.engine import predictions
+from wenmai.inference.input import read_items
 from wenmai.inference.predictor import Predictor, load
 from wenmai.training.trainer import train
 
@@ -30,6 +31,24 @@ def run(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def predictor(run: Path) -> Predictor:
     return load(run)
+
+
+def test_the_folder_that_one_is_in(run: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    assert load(".")("张伟") == predictor("张伟")
+
+
+def test_lines_of_wide_characters(tmp_path: Path) -> None:
+    """U+0A0A is two bytes that look like ends of lines."""
+    file = tmp_path / "texts.txt"
+    file.write_text("张伟\r\n\u0a0a，好\n", encoding="utf-16")
+    assert list(read_items(str(file), "auto", "utf-16")) == [
+        (f"{file}:1", "张伟"),
+        (f"{file}:2", "\u0a0a，好"),
+    ]
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"texts.txt:2: not utf-16"):
+        list(read_items(str(file), "auto", "utf-16"))
 
 
 def test_answers_come_in_order_with_their_ids(predictor: Predictor) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
 import signal
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +18,10 @@ import torch
 from own_process import Command
 from tiny import tiny_backbone_folder
 from toy import ALL_TEXTS, toy_config
+from wenmai.config import changed
 from wenmai.errors import UserError
 from wenmai.inference.predictor import load
-from wenmai.training import stopping
+from wenmai.training import stopping, trainer
 from wenmai.training.journal import read_log
 from wenmai.training.optimizer import parameter_groups
 from wenmai.training.setup import prepare
@@ -76,6 +80,29 @@ def test_same_configuration_same_weights(tmp_path: Path, backbone: Path) -> None
     assert weights("a2", learning_rate=1e-3) != weights("b2")
 
 
+def test_a_run_that_ended_holds_no_memory(
+    tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several seeds or trials in one process. Python looks for circles so seldom that several models pile up."""
+    held: list[weakref.ref[Any]] = []
+
+    def remembered(*given: Any) -> Any:
+        work = prepare(*given)
+        held.extend(weakref.ref(part) for part in (work.model, *work.model.parameters(), work.tokenizer))
+        return work
+
+    monkeypatch.setattr(trainer, "prepare", remembered)
+    config = toy_config(
+        tmp_path, "matching", backbone, max_steps=2, gradient_checkpointing=True, ema_decay=0.9
+    )
+    gc.disable()
+    try:
+        train(config)
+        assert held and not any(part() is not None for part in held)
+    finally:
+        gc.enable()
+
+
 def test_best_model_is_kept_and_patience_ends_training(tmp_path: Path, backbone: Path) -> None:
     # a rate that is soon too high makes the metric fall again
     config = toy_config(
@@ -120,6 +147,20 @@ def test_an_earlier_run_is_not_mixed_up(tmp_path: Path, backbone: Path) -> None:
         train(other, resume=True)
 
 
+def test_a_run_does_not_go_on_with_another_dev_set(tmp_path: Path, backbone: Path) -> None:
+    """Or the best score on the one would be compared with scores on the other."""
+    config = toy_config(tmp_path, "matching", backbone, max_steps=1)
+    lines = (tmp_path / "data.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    dev = tmp_path / "dev.jsonl"
+    dev.write_text("".join(lines), encoding="utf-8")
+    config = changed(config, {"data.dev": str(dev)})
+    train(config)
+    train(config, resume=True)
+    dev.write_text("".join(lines[1:]), encoding="utf-8")
+    with pytest.raises(UserError, match="from other data"):
+        train(config, resume=True)
+
+
 def test_overwrite_leaves_strange_folders_alone(tmp_path: Path, backbone: Path) -> None:
     config = toy_config(tmp_path, "matching", backbone)
     precious = Path(config.output) / "thesis.txt"
@@ -130,7 +171,11 @@ def test_overwrite_leaves_strange_folders_alone(tmp_path: Path, backbone: Path) 
     assert precious.read_text() == "ten years"
 
 
-def test_infinite_loss_stops_with_the_examples(tmp_path: Path, backbone: Path) -> None:
+def test_infinite_loss_stops_with_the_examples(
+    tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+    monkeypatch.setattr(trainer.Journal, "close", lambda self: closed.append(self.path))
     config = toy_config(tmp_path, "matching-regression", backbone, epochs=1)
     data = Path(tmp_path / "data.jsonl")
     rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
@@ -138,6 +183,7 @@ def test_infinite_loss_stops_with_the_examples(tmp_path: Path, backbone: Path) -
     data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     with pytest.raises(UserError, match=r"step \d+: the loss is .*data\.jsonl:4"):
         train(config)
+    assert closed == [Path(config.output) / "log.jsonl"], "trackers are told that the run is over"
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

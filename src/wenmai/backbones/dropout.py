@@ -11,11 +11,13 @@ Shape letters: B rows, T tokens of a padded row, N real tokens of all rows, A he
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -149,8 +151,18 @@ class RowKeys:
     """
 
     def __init__(self) -> None:
-        self.salts: dict[nn.Module, int] = {}
+        # weak, because the modules hold this object: a circle would keep the whole model in memory until Python looks
+        # for circles, which it does by the number of objects and not by their size
+        self.salts: MutableMapping[nn.Module, int] = WeakKeyDictionary()
         self._keys: dict[tuple[int, ...], Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RowKeys:
+        """For a copy of the model: of the copies of its modules, which a weak dictionary would not make."""
+        copied = memo[id(self)] = RowKeys()
+        for module, salt in list(self.salts.items()):
+            copied.salts[deepcopy(module, memo)] = salt
+        copied._keys = deepcopy(self._keys, memo)
+        return copied
 
     @contextmanager
     def of(self, *keys: Tensor) -> Iterator[None]:
@@ -232,4 +244,4 @@ def key_dropout(model: nn.Module, keys: RowKeys) -> None:
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, KeyedDropout(child.p, keys).train(child.training))
-    keys.salts = {module: name_salt(name) for name, module in model.named_modules()}
+    keys.salts = WeakKeyDictionary({module: name_salt(name) for name, module in model.named_modules()})

@@ -179,8 +179,8 @@ class Backbone(nn.Module):
             UserError: the architecture's layers can't.
         """
 
-        def again(layer: Any, *args: Any) -> Any:
-            return checkpoint(self.keys.remembering(layer), *args, use_reentrant=False)
+        def again(layer: Any, *args: Any, keys: RowKeys = self.keys) -> Any:  # self would close a circle
+            return checkpoint(keys.remembering(layer), *args, use_reentrant=False)
 
         if not self.model.supports_gradient_checkpointing or not (self.care is None or self.care.recomputes):
             raise UserError(

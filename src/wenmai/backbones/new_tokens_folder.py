@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wenmai.atomic import unwritable, writing_folder
-from wenmai.backbones.load import HEAD_PREFIX, Backbone, load_backbone, load_folder
+from wenmai.backbones.load import ADAPTER_PREFIX, HEAD_PREFIX, Backbone, load_backbone, load_folder
 from wenmai.backbones.new_tokens import (
     Added,
     Checked,
@@ -28,8 +28,8 @@ from wenmai.progress import SILENT, Progress
 
 WEIGHTS = "model.safetensors"
 OF_A_BUNDLE = ("wenmai.json", "README.md")
-OUTPUT_BIAS = f"{HEAD_PREFIX}bias"
-"""Of the heads that guess tokens: a number for each, beside the word embeddings as output matrix."""
+OF_THE_VOCABULARY, NOT_OF_IT = ("bias", "output.weight"), ("dense.bias", "norm.bias", "output.bias")
+"""How the weights are called, and are not, by which heads guess tokens: a number or a row for each of them."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def extend_model(
 ) -> Extension:
     """Writes the model with new tokens into another folder, once it has shown that old inputs stay the same.
 
-    A bundle stays a bundle; where its head guesses tokens, the head's bias grows too. Of any other folder the encoder
-    and the tokenizer are written.
+    A bundle stays a bundle, with the adapter beside its encoder; where a head guesses tokens, its bias or its own
+    output matrix grows too. Of any other folder the encoder and the tokenizer are written.
 
     Args:
         model: a bundle, a model folder, a name on the hub or a shipped name.
@@ -83,7 +83,7 @@ def extend_model(
     larger, added = extend_vocabulary(*after, tokens)
     checked = check_unchanged(before, (after[0], larger), added, texts, progress=progress)
     old_rows = before[0].word_embeddings.num_embeddings
-    weights = {**after[0].state_for_saving(), **(_head(folder, old_rows, added) if is_bundle else {})}
+    weights = {**after[0].state_for_saving(), **(_beside(folder, old_rows, added) if is_bundle else {})}
     with writing_folder(output) as fresh:
         after[0].save_config(fresh)
         larger.save(fresh)
@@ -97,12 +97,17 @@ def extend_model(
     return Extension(larger.vocab_size, after[0].word_embeddings.num_embeddings, added, checked)
 
 
-def _head(folder: Path, rows: int, added: Sequence[Added]) -> dict[str, Tensor]:
-    """The head's weights; a bias over the vocabulary becomes one over the larger one."""
+def _beside(folder: Path, rows: int, added: Sequence[Added]) -> dict[str, Tensor]:
+    """The weights of head and adapter; what has a row for each token of the vocabulary gets those of the new ones."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(HEAD_PREFIX)]  # noqa: SIM118, not a dict
-        head: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    bias_V = head.get(OUTPUT_BIAS)
-    if bias_V is not None and bias_V.shape == (rows,):
-        head[OUTPUT_BIAS] = extended(bias_V, added)
-    return head
+        names = [name for name in file.keys() if name.startswith((HEAD_PREFIX, ADAPTER_PREFIX))]  # noqa: SIM118, not a dict
+        found: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
+    return {
+        name: extended(tensor, added) if _guesses(name) and len(tensor) == rows else tensor
+        for name, tensor in found.items()
+    }
+
+
+def _guesses(name: str) -> bool:
+    own = name.removeprefix(HEAD_PREFIX)
+    return name.startswith(HEAD_PREFIX) and own.endswith(OF_THE_VOCABULARY) and not own.endswith(NOT_OF_IT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -28,16 +29,21 @@ def read_items(path: str, line_format: LineFormat, encoding: str = "utf-8") -> I
         DataError: no such file or encoding, a line that is not in this encoding, or not JSON.
     """
     name = "standard input" if path == "-" else path
-    known_codec(encoding)
+    number = 0
     with _opened(path) as file:
-        for number, raw in enumerate(file, 1):
+        lines = _lines(file, encoding)
+        while True:
+            number += 1
             place = f"{name}:{number}"
             try:
-                line = raw.decode(encoding).removeprefix("\ufeff").rstrip("\r\n")
-            except UnicodeDecodeError:
+                line = next(lines, None)
+            except UnicodeError:
                 raise _unreadable(
                     place, f"not {encoding}: set --encoding (gb18030 for many Chinese files)"
                 ) from None
+            if line is None:
+                return
+            line = line.removeprefix("\ufeff").rstrip("\r\n")
             if line_format == "auto" and (line.strip() or number > 1):
                 line_format = _guessed(path, line)
             if line_format != "jsonl":
@@ -57,6 +63,19 @@ def as_examples(items: Iterator[tuple[str, Any]], task: Task[Any, Any]) -> Itera
             yield asked(task, item)
         except UserError as error:
             raise _unreadable(place, str(error)) from None
+
+
+def _lines(file: BinaryIO, encoding: str) -> Iterator[str]:
+    """The lines, split at LF alone; of a pipe as they come."""
+    if not known_codec(encoding).startswith(("utf-16", "utf-32")):
+        yield from (raw.decode(encoding) for raw in file)
+        return
+    # an LF byte is not always a line's end there
+    text = io.TextIOWrapper(file, encoding, newline="\n")
+    try:
+        yield from text
+    finally:
+        text.detach()  # or standard input would be closed with it
 
 
 @contextmanager

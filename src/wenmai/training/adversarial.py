@@ -12,7 +12,6 @@ not other dropout.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,6 +23,7 @@ from wenmai.errors import ConfigError, Problem
 from wenmai.tasks.model import Model
 from wenmai.training.gradients import Step
 from wenmai.training.perturbation import MovedWeights, MovedWords
+from wenmai.training.schedules import step_count
 
 PLACE = "train.adversarial.parameters"
 
@@ -42,7 +42,7 @@ class Adversary:
         """Whether optimizer step ``step`` (from 0) of ``total`` is adversarial."""
         if self.start is None:
             return True
-        return step >= (math.ceil(self.start * total) if self.start < 1 else int(self.start))
+        return step >= step_count(self.start, total)
 
     def __call__(self, step: Step) -> tuple[float, int]:
         """Fills in the gradients of the step's parameters, which have none yet, as sums over this process's terms.

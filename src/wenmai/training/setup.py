@@ -323,7 +323,8 @@ def _features(
 
 
 def _fingerprint(config: RunConfig, task: Task[Any, Any], parts: dict[str, Splits]) -> str:
-    """Of what decides the result: the configuration without places and speed, labels, draw files, training records."""
+    """Of what decides the result: the configuration without places and speed, labels, draw files, and the records of
+    the training set and of the dev set, by which the best model is chosen."""
     tree = config_tree(config)
     for key in ("output", "trackers", "tune", "data"):
         tree.pop(key, None)
@@ -336,6 +337,7 @@ def _fingerprint(config: RunConfig, task: Task[Any, Any], parts: dict[str, Split
         digest.update(path.read_bytes())
     for name, own in parts.items():
         digest.update(name.encode())
-        for index in range(len(own["train"])):
-            digest.update(own["train"].record(index).encode("utf-8", "surrogatepass"))
+        for split in ("train", "dev"):
+            for index in range(len(own.get(split, ()))):
+                digest.update(own[split].record(index).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

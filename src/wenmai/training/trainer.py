@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def learn(
         journal.write("model", 0, parameter_counts(model))
     model.train()
     pruned = False
-    with listening() as stop, progress.task("training", total, "steps") as bar:
+    with closing(journal), listening() as stop, progress.task("training", total, "steps") as bar:
         bar.advance(state.step)
         clock = Clock()
         upcoming = upcoming_steps(work, settings.num_workers, state.step, machine, journal)
@@ -189,7 +189,6 @@ def learn(
                 save()
                 parallel.wait()
             if signum:
-                journal.close()
                 raise Interrupted(signum, f"stopped after step {state.step} of {total}; go on with --resume")
             if ended:
                 break
@@ -241,7 +240,6 @@ def learn(
                     0, loss=f"{values['loss']:.4f}", tokens_per_second=f"{values['tokens_per_second']:.0f}"
                 )
             bar.advance(1, **shown_metric(work, state))
-    journal.close()
 
 
 def open_run_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
