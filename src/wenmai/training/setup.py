@@ -338,6 +338,7 @@ def _fingerprint(config: RunConfig, task: Task[Any, Any], parts: dict[str, Split
     for name, own in parts.items():
         digest.update(name.encode())
         for split in ("train", "dev"):
+            digest.update(split.encode())
             for index in range(len(own.get(split, ()))):
                 digest.update(own[split].record(index).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
