@@ -1,7 +1,8 @@
 """Trains in a child process again and again, and strikes it down at random moments until a run is through.
 
-A driver of its own, not part of pytest's process: the library is imported once, and every attempt is a fork, so that
-an attempt costs no start of Python. Prints what happened as JSON::
+A driver of its own, not part of pytest's process: the library is imported once and the encoder loaded once, which
+imports the rest of what training needs, and every attempt is a fork, so that an attempt costs no start of Python. Prints
+what happened as JSON::
 
     python crashing.py CONFIG SEED
 """
@@ -19,7 +20,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from wenmai.backbones.load import load_backbone
 from wenmai.cli import main
+from wenmai.config import load_config
 from wenmai.training import launch, trainer, verification  # noqa: F401, what a child needs is imported before it is forked
 
 STRIKES = ("SIGKILL", "SIGTERM", "SIGINT", "disk")
@@ -102,4 +105,5 @@ def strike_until_done(config: str, seed: int) -> dict[str, object]:
 if __name__ == "__main__":
     # what a shell starts in the background is told to ignore Ctrl-C, and so would be all that is forked here
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    load_backbone(load_config(sys.argv[1]).backbone)
     sys.stdout.write(json.dumps(strike_until_done(sys.argv[1], int(sys.argv[2]))))

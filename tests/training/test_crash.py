@@ -70,7 +70,7 @@ def crash(folder: Path, name: str, settings: dict[str, Any], steps: int, seed: i
 
 
 def test_a_few_strikes(tmp_path: Path, backbone: Path) -> None:
-    assert crash(tmp_path, "ner-crf", RUNS["ner-crf"], 200, 1, backbone) >= 1
+    assert crash(tmp_path, "ner-crf", RUNS["ner-crf"], 80, 1, backbone) >= 1
 
 
 @pytest.mark.slow
