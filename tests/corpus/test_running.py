@@ -168,6 +168,15 @@ def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     assert run("clean", tmp_path, overwrite=True)["total"]["documents_in"] == 120
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_no_output(overwrite: bool, tmp_path: Path) -> None:
+    raw(tmp_path)
+    (tmp_path / "out.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"out\.jsonl: is a folder; name the file to write"):
+        run("clean", tmp_path, overwrite=overwrite)
+    assert (tmp_path / "out.jsonl").is_dir()
+
+
 @pytest.mark.parametrize("written", ["output", "rejects", "report"])
 def test_what_is_read_is_never_written_over(tmp_path: Path, written: str) -> None:
     raw = tmp_path / ("raw.report.json" if written == "report" else "raw.jsonl")

@@ -400,7 +400,7 @@ def test_several_labels_are_scored_too(
     ("arguments", "said"),
     [
         (["evaluate", "MODEL", "DATA", "--labels", "体育,经济"], "name an output folder"),
-        (["evaluate", "MODEL", "DATA", "--labels", "体育,经济", "--output", "OUT"], "1 labels are not among"),
+        (["evaluate", "MODEL", "DATA", "--labels", "体育,经济", "--output", "OUT"], "1 label is not among"),
         (["evaluate", "MODEL", "DATA", "--prompt", "[MASK]{}"], "--prompt: is for zero-shot classification"),
         (["predict", "MODEL", "DATA", "--multi-label"], "--multi-label: is for zero-shot classification"),
         (["predict", "MODEL", "DATA", "--labels", "体育,经济", "--calibrate", "yse"], "does not exist"),

@@ -36,14 +36,14 @@ class Parts:
         self.report = report_path(output)
         self._key = json.loads(json.dumps(key))
         manifest = self.folder / "manifest.json"
-        if overwrite:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            for path in (output, self.report):
-                path.unlink(missing_ok=True)
         if output.is_dir():
             raise UserError(
                 f"{output}: is a folder; name the file to write, such as {output / 'clean.jsonl'}"
             )
+        if overwrite:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            for path in (output, self.report):
+                path.unlink(missing_ok=True)
         self.done = output.exists() and self.report.exists() and not self.folder.exists()
         if (output.exists() or self.folder.exists()) and not resume:
             what = f"{output}: is there already" if output.exists() else f"{output}: a stopped run is there"

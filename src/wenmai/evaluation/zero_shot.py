@@ -59,9 +59,10 @@ def _check_labels(examples: Sequence[Any], predictor: ZeroShotPredictor, place: 
     known = predictor.choice.words
     unknown = Counter(label for example in examples for label in example.all_labels if label not in known)
     if unknown:
-        shown = [f"{label!r} ({count} times)" for label, count in unknown.most_common(SHOWN_LABELS)]
+        shown = [f"{label!r} ({times} times)" for label, times in unknown.most_common(SHOWN_LABELS)]
+        count = "1 label is" if len(unknown) == 1 else f"{len(unknown)} labels are"
         raise UserError(
-            f"{place or 'the examples'}: {len(unknown)} labels are not among candidate_labels, which are "
+            f"{place or 'the examples'}: {count} not among candidate_labels, which are "
             f"{', '.join(known)}: {', '.join(shown)}; name them, with the word for each: LABEL=WORD"
         )
     if not predictor.choice.multi_label and any(len(example.all_labels) != 1 for example in examples):
