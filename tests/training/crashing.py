@@ -1,8 +1,8 @@
 """Trains in a child process again and again, and strikes it down at random moments until a run is through.
 
 A driver of its own, not part of pytest's process: the library is imported once and the encoder loaded once, which
-imports the rest of what training needs, and every attempt is a fork, so that an attempt costs no start of Python. Prints
-what happened as JSON::
+imports the rest of what training needs, and every attempt is a fork, so that an attempt costs no start of Python.
+Prints what happened as JSON::
 
     python crashing.py CONFIG SEED
 """
