@@ -27,8 +27,9 @@ def arrays(outputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: value[0].detach().numpy() for name, value in outputs.items()}
 
 
+@pytest.mark.parametrize("above", [0.0, -0.7, 0.7])
 @pytest.mark.parametrize("types", [(1, 1), (2, 3)])
-def test_gplinker_decodes_what_its_four_scores_say(types: tuple[int, int]) -> None:
+def test_gplinker_decodes_what_its_four_scores_say(types: tuple[int, int], above: float) -> None:
     subject_types, object_types = types
     found_any = 0
     for seed in range(40):
@@ -57,16 +58,18 @@ def test_gplinker_decodes_what_its_four_scores_say(types: tuple[int, int]) -> No
                 float(logits["heads"][p, i, k]),
                 float(logits["tails"][p, j, m]),
             ]
-            if min(parts) > 0:
+            if min(parts) > above:
                 expected[i, j, p, k, m, int(subject.argmax()), int(target.argmax())] = min(parts)
-        found = decode_gplinker(arrays(outputs), 1, 5, subject_types=subject_types, object_types=object_types)
+        found = decode_gplinker(
+            arrays(outputs), 1, 5, subject_types=subject_types, object_types=object_types, above=above
+        )
         if len(expected) <= FEWEST_KEPT:
             assert {triple[:7]: pytest.approx(triple.score) for triple in found} == expected
             found_any += len(found)
         else:
             best = sorted(expected.items(), key=lambda item: -item[1])[:FEWEST_KEPT]
             assert {triple[:7] for triple in found} == {key for key, _ in best}
-    assert found_any > 100
+    assert found_any > (100 if above <= 0 else 20)
 
 
 def both_ways(pointer: torch.nn.Module, hidden: torch.Tensor) -> np.ndarray:
@@ -78,30 +81,34 @@ def both_ways(pointer: torch.nn.Module, hidden: torch.Tensor) -> np.ndarray:
     return scores.detach().numpy()
 
 
-def brute_spans(scores_TL: np.ndarray) -> set[tuple[int, int, int]]:
+def brute_spans(scores_TL: np.ndarray, above: float = 0.0) -> set[tuple[int, int, int]]:
     tokens, labels = scores_TL.shape[0], scores_TL.shape[1] // 2
     spans = set()
     for label in range(labels):
         for begin in range(tokens):
-            if scores_TL[begin, label] > 0:
-                ends = [end for end in range(begin, tokens) if scores_TL[end, labels + label] > 0]
+            if scores_TL[begin, label] > above:
+                ends = [end for end in range(begin, tokens) if scores_TL[end, labels + label] > above]
                 spans |= {(begin, min(ends), label)} if ends else set()
     return spans
 
 
-def test_nearest_spans_are_those_of_brute_force() -> None:
+@pytest.mark.parametrize("above", [0.0, -0.5])
+def test_nearest_spans_are_those_of_brute_force(above: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         scores = rng.normal(size=(6, 4))
-        found = [*zip(*(column.tolist() for column in nearest_spans(scores)), strict=True)]
-        assert {span[:3] for span in found} == brute_spans(scores) and len(found) == len({*found})
+        found = [*zip(*(column.tolist() for column in nearest_spans(scores, above)), strict=True)]
+        assert {span[:3] for span in found} == brute_spans(scores, above) and len(found) == len({*found})
         for begin, end, label, score in found:
             assert score == min(scores[begin, label], scores[end, 2 + label])
 
 
+@pytest.mark.parametrize("above", [0.0, -0.5])
 @pytest.mark.parametrize("conditioning", ["layer_norm", "addition"])
 @pytest.mark.parametrize("types", [(1, 0), (2, 2)])
-def test_casrel_decodes_every_subject_with_its_objects(conditioning: str, types: tuple[int, int]) -> None:
+def test_casrel_decodes_every_subject_with_its_objects(
+    conditioning: str, types: tuple[int, int], above: float
+) -> None:
     found_any = 0
     for seed in range(8):
         head = made(
@@ -123,18 +130,18 @@ def test_casrel_decodes_every_subject_with_its_objects(conditioning: str, types:
         expected = set()
         subjects = outputs["subjects"][0, 1:6].detach().numpy()
         best: dict[tuple[int, int], tuple[float, int]] = {}
-        for begin, end, label in brute_spans(subjects):
+        for begin, end, label in brute_spans(subjects, above):
             score = min(subjects[begin, label], subjects[end, label + types[0]])
             best[begin, end] = max(best.get((begin, end), (score, label)), (score, label))
         for (begin, end), (_, label) in best.items():
             scores = object_scores(outputs, torch.tensor([[begin + 1, end + 1]]))[0, 1:6].detach().numpy()
-            for o_begin, o_end, predicate in brute_spans(scores):
+            for o_begin, o_end, predicate in brute_spans(scores, above):
                 kind = 0
                 if types[1]:
                     of_types = outputs["types"][0, 1:6].detach().numpy()
                     kind = int(np.argmax(of_types[o_begin, :2] + of_types[o_end, 2:]))
                 expected.add((begin + 1, end + 1, predicate, o_begin + 1, o_end + 1, label, kind))
-        found = decode_casrel(arrays(outputs), 1, 6)
+        found = decode_casrel(arrays(outputs), 1, 6, above=above)
         assert {triple[:7] for triple in found} == expected
         found_any += len(found)
     assert found_any > 20

@@ -327,6 +327,24 @@ def test_a_document_of_20000_characters(head: str, folder: Path) -> None:
     assert max(place[0] for place in places) > 19_000
 
 
+def test_the_threshold_is_what_every_part_is_above(folder: Path) -> None:
+    backbone, tokenizer = load_folder(folder)
+    torch.manual_seed(0)
+    model = Model(backbone, a_task().build_head(backbone))
+    unbiased(model.head)
+    given = RelationExtractionExample(text="王小")
+
+    def found(threshold: float) -> dict[tuple[Any, ...], float]:
+        (prediction,) = predictions(model, a_task(threshold=threshold), tokenizer, [given])
+        return {(*end_places(r), r["predicate"]): r["score"] for r in prediction["relations"]}
+
+    everything = found(0.01)
+    middle = float(np.median([*everything.values()])) + 1e-6
+    surer = {triple: score for triple, score in everything.items() if score > middle}
+    assert found(middle) == surer
+    assert 0 < len(surer) < len(everything) < 100
+
+
 def end_places(relation: dict[str, Any]) -> tuple[int, ...]:
     return tuple(relation[end][key] for end in ("subject", "object") for key in ("start", "end"))
 

@@ -183,7 +183,9 @@ def object_scores(outputs: Outputs, subject_B2: Tensor) -> Tensor:
     return outputs["objects"] + of_subject(outputs["shift"]) + scaled_BTD @ outputs["weight"].transpose(1, 2)
 
 
-def decode_casrel(outputs: dict[str, Floats], first: int, stop: int) -> list[FoundTriple]:
+def decode_casrel(
+    outputs: dict[str, Floats], first: int, stop: int, *, above: float = 0.0
+) -> list[FoundTriple]:
     """The triples of a row: every subject found, and for each the objects of all predicates.
 
     Scores are in logits, that of a triple the least of its four ends'. As in
@@ -192,6 +194,7 @@ def decode_casrel(outputs: dict[str, Floats], first: int, stop: int) -> list[Fou
     Args:
         outputs: one row's, without padding.
         first, stop: the tokens that are text.
+        above: what every score must be above, in logits; 0 is a probability of a half.
     """
     most = max(FEWEST_KEPT, stop - first)
     tensors = {
@@ -199,14 +202,14 @@ def decode_casrel(outputs: dict[str, Floats], first: int, stop: int) -> list[Fou
         for name, array in outputs.items()
     }
     best_type: dict[tuple[int, int], tuple[float, int]] = {}
-    for begin, end, label, score in zip(*nearest_spans(outputs["subjects"][first:stop]), strict=True):
+    for begin, end, label, score in zip(*nearest_spans(outputs["subjects"][first:stop], above), strict=True):
         subject, found = (int(begin), int(end)), (float(score), int(label))
         best_type[subject] = max(best_type.get(subject, found), found)
     held: list[NDArray[np.int64]] = []
     scores: list[Floats] = []
     for (begin, end), (sure, label) in sorted(best_type.items()):
         scores_TL = object_scores(tensors, torch.tensor([[begin, end]]))[0].numpy()
-        o_begin, o_end, predicate, score = nearest_spans(scores_TL)
+        o_begin, o_end, predicate, score = nearest_spans(scores_TL, above)
         chosen = np.argsort(-score, kind="stable")[:most]
         columns = np.broadcast_arrays(begin, end, predicate[chosen], o_begin[chosen], o_end[chosen], label)
         held.append(np.stack(columns, axis=1))
@@ -224,9 +227,10 @@ def decode_casrel(outputs: dict[str, Floats], first: int, stop: int) -> list[Fou
 
 
 def nearest_spans(
-    scores_TL: Floats,
+    scores_TL: Floats, above: float = 0.0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Spans of each label from scores of beginnings (the first half of the columns) and ends (the second) above 0.
+    """Spans of each label from scores of beginnings (the first half of the columns) and ends (the second) beyond
+    ``above``.
 
     Every beginning takes the nearest end at or behind it.
 
@@ -235,9 +239,9 @@ def nearest_spans(
     """
     tokens, labels = scores_TL.shape[0], scores_TL.shape[1] // 2
     begins_TL, ends_TL = scores_TL[:, :labels], scores_TL[:, labels:]
-    at_TL = np.where(ends_TL > 0, np.arange(tokens)[:, None], tokens)
+    at_TL = np.where(ends_TL > above, np.arange(tokens)[:, None], tokens)
     nearest_TL = np.minimum.accumulate(at_TL[::-1], axis=0)[::-1]
-    begin, label = np.nonzero((begins_TL > 0) & (nearest_TL < tokens))
+    begin, label = np.nonzero((begins_TL > above) & (nearest_TL < tokens))
     end = nearest_TL[begin, label]
     return begin, end, label, np.minimum(begins_TL[begin, label], ends_TL[end, label])
 

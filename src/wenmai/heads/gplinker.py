@@ -142,9 +142,15 @@ class GPLinkerHead(Head):
 
 
 def decode_gplinker(
-    outputs: dict[str, Floats], first: int, stop: int, *, subject_types: int, object_types: int
+    outputs: dict[str, Floats],
+    first: int,
+    stop: int,
+    *,
+    subject_types: int,
+    object_types: int,
+    above: float = 0.0,
 ) -> list[FoundTriple]:
-    """The triples of a row whose four scores are above 0; scores of predicates are computed between entities only.
+    """The triples of a row whose four scores are above a bound; those of predicates are computed between entities only.
 
     Of the types of a subject or object the best is taken. A row of T tokens keeps its T best subjects, its T best
     objects and its T best triples, ``FEWEST_KEPT`` if that is more: a trained model finds fewer, an untrained one would
@@ -153,12 +159,13 @@ def decode_gplinker(
     Args:
         outputs: one row's, without padding.
         first, stop: the tokens that are text.
+        above: in logits; 0 is a probability of a half.
     """
     most = max(FEWEST_KEPT, stop - first)
     types = subject_types + object_types
     pairs_TT, first_TL, last_TL = _split(outputs["entities"][first:stop], types)
-    subjects = _entities(pairs_TT, first_TL[:, :subject_types], last_TL[:, :subject_types], most)
-    objects = _entities(pairs_TT, first_TL[:, subject_types:], last_TL[:, subject_types:], most)
+    subjects = _entities(pairs_TT, first_TL[:, :subject_types], last_TL[:, :subject_types], most, above)
+    objects = _entities(pairs_TT, first_TL[:, subject_types:], last_TL[:, subject_types:], most, above)
     if not subjects or not objects:
         return []
     s_first, s_last, s_type, s_score = (np.array(column) for column in zip(*subjects, strict=True))
@@ -167,7 +174,7 @@ def decode_gplinker(
     heads_SOP = _between(outputs["heads"][first:stop], predicates, s_first, o_first)
     tails_SOP = _between(outputs["tails"][first:stop], predicates, s_last, o_last)
     score_SOP = np.minimum(heads_SOP, tails_SOP)
-    s_at, o_at, predicate = np.nonzero(score_SOP > 0)
+    s_at, o_at, predicate = np.nonzero(score_SOP > above)
     scores = np.minimum(score_SOP[s_at, o_at, predicate], np.minimum(s_score[s_at], o_score[o_at]))
     best = np.argsort(-scores, kind="stable")[:most]
     return sorted(
@@ -194,16 +201,16 @@ def _split(factors_TF: Floats, labels: int) -> tuple[Floats, Floats, Floats]:
 
 
 def _entities(
-    pairs_TT: Floats, first_TL: Floats, last_TL: Floats, most: int
+    pairs_TT: Floats, first_TL: Floats, last_TL: Floats, most: int, above: float
 ) -> list[tuple[int, int, int, float]]:
-    """First token, last token, best type and score of the spans that score above 0, at most so many."""
+    """First token, last token, best type and score of the spans that score above a bound, at most so many."""
     best_TT = np.full(pairs_TT.shape, -np.inf)
     type_TT = np.zeros(pairs_TT.shape, dtype=np.int64)
     for label in range(first_TL.shape[1]):
         scores_TT = pairs_TT + first_TL[:, label, None] + last_TL[None, :, label]
         type_TT[scores_TT > best_TT] = label
         best_TT = np.maximum(best_TT, scores_TT)
-    begin, end = np.nonzero(np.triu(best_TT > 0))
+    begin, end = np.nonzero(np.triu(best_TT > above))
     chosen = np.argsort(-best_TT[begin, end], kind="stable")[:most]
     return [
         (int(i), int(j), int(type_TT[i, j]), float(best_TT[i, j]))

@@ -131,6 +131,12 @@ class RelationExtractionConfig(TaskConfig):
         default="layer_norm",
         description="head casrel: how tokens are told the subject; addition is as published",
     )
+    threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="probability that every part of a triple must be above; lower: more triples, less sure ones",
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -246,7 +252,9 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
                 "object": self._shown(triple.object, example.text),
                 "score": round(score, 6),
             }
-            for triple, score in decode_triples(outputs, rows, self.names, head=self.config.head)
+            for triple, score in decode_triples(
+                outputs, rows, self.names, head=self.config.head, threshold=self.config.threshold
+            )
         ]
         return {"text": example.text, "relations": relations}
 

@@ -23,6 +23,7 @@ def decode_triples(
     names: TripleLabels,
     *,
     head: Literal["gplinker", "casrel"],
+    threshold: float = 0.5,
 ) -> list[tuple[Triple, float]]:
     """Triples of characters in order, each with the probability of its weakest part.
 
@@ -32,11 +33,13 @@ def decode_triples(
     Args:
         outputs: per row, of the head.
         rows: the windows of one text.
+        threshold: the probability that every part of a triple is above.
     """
+    above = float(np.log(threshold / (1 - threshold)))
     windows = Windows(rows)
     best: dict[Triple, float] = {}
     for index, (out, row) in enumerate(zip(outputs, rows, strict=True)):
-        for found in _found(out, row, names, head):
+        for found in _found(out, row, names, head, above):
             ends = (found.subject_first, found.subject_last, found.object_first, found.object_last)
             shift = row.window - row.content[0]
             if not windows.judges(index, min(ends) + shift, max(ends) + 1 + shift):
@@ -53,16 +56,17 @@ def decode_triples(
     return sorted(best.items())
 
 
-def _found(out: RowOutputs, row: Row, names: TripleLabels, head: str) -> list[FoundTriple]:
+def _found(out: RowOutputs, row: Row, names: TripleLabels, head: str, above: float) -> list[FoundTriple]:
     first, stop = row.content
     if first == stop:
         return []
     if head == "casrel":
-        return decode_casrel(dict(out), first, stop)
+        return decode_casrel(dict(out), first, stop, above=above)
     return decode_gplinker(
         dict(out),
         first,
         stop,
         subject_types=len(names.subject_types),
         object_types=len(names.object_types),
+        above=above,
     )
