@@ -28,6 +28,7 @@ from wenmai.tasks.relation_extraction import (
     RelationExtractionExample,
 )
 from wenmai.tasks.task import RowOutputs
+from wenmai.tasks.triple_decoding import CANDIDATES, surer
 from wenmai.tasks.windows import sentence_bounds, window_bounds
 from wenmai.text.sentences import split_sentences
 
@@ -343,6 +344,38 @@ def test_the_threshold_is_what_every_part_is_above(folder: Path) -> None:
     surer = {triple: score for triple, score in everything.items() if score > middle}
     assert found(middle) == surer
     assert 0 < len(surer) < len(everything) < 100
+
+
+def test_a_threshold_chosen_on_dev_is_the_best_and_stays(folder: Path) -> None:
+    backbone, tokenizer = load_folder(folder)
+    torch.manual_seed(0)
+    task = a_task(threshold=None)
+    model = Model(backbone, task.build_head(backbone))
+    unbiased(model.head)
+    model.head.entities.ends.bias.data -= 1.5  # type: ignore[union-attr]
+    texts = [RelationExtractionExample(text=text, relations=()) for text in ("王小", "北京", "生于")]
+    found = [prediction["relations"] for prediction in predictions(model, task, tokenizer, texts)]
+    # right is the surer half of what is found
+    middle = float(np.median([relation["score"] for own in found for relation in own]))
+    right = [[relation for relation in own if relation["score"] > middle] for own in found]
+    keep = {"subject", "predicate", "object"}
+    examples = [
+        RelationExtractionExample(
+            text=example.text,
+            relations=[{key: value for key, value in one.items() if key in keep} for one in own],  # type: ignore[arg-type]
+        )
+        for example, own in zip(texts, right, strict=True)
+    ]
+    answered = [{"text": e.text, "relations": own} for e, own in zip(texts, found, strict=True)]
+    settled = task.settle(examples, answered)
+    values = {at: task.score(examples, surer(answered, at)).values()["f1"] for at in CANDIDATES}
+    assert task.score(examples, settled).values()["f1"] == max(values.values()) > values[0.5] >= 0
+    assert values[task.threshold] == max(values.values())
+    again = RelationExtraction(RelationExtractionConfig(**task.meta()["config"]), task.labels)
+    assert again.config.threshold == task.threshold
+    assert list(predictions(model, again, tokenizer, texts)) == settled
+    with pytest.raises(ValueError, match="threshold: null needs head: gplinker"):
+        a_task(head="casrel", threshold=None)
 
 
 def end_places(relation: dict[str, Any]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ piece; a triple is learned and found where one piece holds both of its ends.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -36,7 +36,7 @@ from wenmai.metrics.triples import (
 from wenmai.tasks.placed import check_place
 from wenmai.tasks.task import Example, Prediction, RowOutputs, Task, TaskConfig, text_record
 from wenmai.tasks.token_choice import TokenChoice, by_character
-from wenmai.tasks.triple_decoding import decode_triples
+from wenmai.tasks.triple_decoding import CANDIDATES, decode_triples, surer
 from wenmai.tasks.triple_rows import (
     ROLES,
     TripleLabels,
@@ -131,11 +131,12 @@ class RelationExtractionConfig(TaskConfig):
         default="layer_norm",
         description="head casrel: how tokens are told the subject; addition is as published",
     )
-    threshold: float = Field(
+    threshold: float | None = Field(
         default=0.5,
         gt=0,
         lt=1,
-        description="probability that every part of a triple must be above; lower: more triples, less sure ones",
+        description="probability that every part of a triple must be above; null: the one that is best on the dev set "
+        "(head gplinker)",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
@@ -143,6 +144,8 @@ class RelationExtractionConfig(TaskConfig):
     def _only_of_casrel(self) -> Self:
         if self.head != "casrel" and self.conditioning == "addition":
             raise ValueError(f"conditioning needs head: casrel; head {self.head!r} asks for no subject")
+        if self.head == "casrel" and self.threshold is None:
+            raise ValueError("threshold: null needs head: gplinker; give a number to head 'casrel'")
         return self
 
 
@@ -156,6 +159,7 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
     def __init__(self, config: RelationExtractionConfig, labels: Sequence[str]):
         super().__init__(config, labels)
         self.names = TripleLabels.of(labels)
+        self.threshold = 0.5 if config.threshold is None else config.threshold
         self.primary_metric = "surface_f1" if config.match == "surface" else "f1"
 
     @classmethod
@@ -253,7 +257,11 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
                 "score": round(score, 6),
             }
             for triple, score in decode_triples(
-                outputs, rows, self.names, head=self.config.head, threshold=self.config.threshold
+                outputs,
+                rows,
+                self.names,
+                head=self.config.head,
+                threshold=self.config.threshold or CANDIDATES[0],
             )
         ]
         return {"text": example.text, "relations": relations}
@@ -267,6 +275,22 @@ class RelationExtraction(Task[RelationExtractionExample, RelationExtractionConfi
     ) -> Scores:
         gold, predicted = self._both(examples, predictions)
         return triple_scores(gold, predicted, [example.text for example in examples], self.names.predicates)
+
+    def settle(
+        self, examples: Sequence[RelationExtractionExample], predictions: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Chooses the threshold of the highest F1 on the dev set, of equal ones the nearest to a half."""
+        if self.config.threshold is not None:
+            return list(predictions)
+        found = {threshold: surer(predictions, threshold) for threshold in CANDIDATES}
+        values = {at: self.score(examples, own).values()[self.primary_metric] for at, own in found.items()}
+        self.threshold = min(CANDIDATES, key=lambda at: (-values[at], abs(at - 0.5)))
+        return found[self.threshold]
+
+    def meta(self) -> Mapping[str, Any]:
+        """With the threshold that was chosen."""
+        settled = self.config.model_copy(update={"threshold": self.threshold})
+        return {**super().meta(), "config": settled.model_dump(mode="json")}
 
     def breakdowns(
         self,

@@ -12,9 +12,32 @@ from wenmai.heads.casrel import decode_casrel
 from wenmai.heads.gplinker import FoundTriple, decode_gplinker
 from wenmai.metrics.triples import Triple
 from wenmai.tasks.span_decoding import Windows
-from wenmai.tasks.task import RowOutputs
+from wenmai.tasks.task import Prediction, RowOutputs
 from wenmai.tasks.triple_rows import TripleLabels
 from wenmai.text.spans import Span, to_character_span
+
+CANDIDATES = (
+    0.02,
+    0.03,
+    0.05,
+    0.07,
+    0.1,
+    0.15,
+    0.2,
+    0.25,
+    0.3,
+    0.35,
+    0.4,
+    0.45,
+    0.5,
+    0.55,
+    0.6,
+    0.65,
+    0.7,
+    0.8,
+    0.9,
+)
+"""Thresholds that are tried on a dev set."""
 
 
 def decode_triples(
@@ -70,3 +93,11 @@ def _found(out: RowOutputs, row: Row, names: TripleLabels, head: str, above: flo
         object_types=len(names.object_types),
         above=above,
     )
+
+
+def surer(predictions: Sequence[Prediction], threshold: float) -> list[Prediction]:
+    """With the triples above a threshold only."""
+    return [
+        {**prediction, "relations": [one for one in prediction["relations"] if one["score"] > threshold]}
+        for prediction in predictions
+    ]
