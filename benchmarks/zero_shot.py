@@ -44,8 +44,8 @@ REVIEWS = [
     ("[MASK]满意。{}", {"Positive": "很", "Negative": "不"}),
     ("我很[MASK]。{}", {"Positive": "满意", "Negative": "失望"}),
 ]
-BLANK, AROUND_BLANK = "#idiom#", 60
-"""Of ChID: what stands for the idiom, and how many characters on either side the model sees."""
+AROUND_BLANK = 60
+"""How many characters on either side of an idiom's blank the model sees."""
 WAYS = ("as they are", "without a text", "over unlabelled texts")
 
 
@@ -91,19 +91,21 @@ def filled(model: Cloze, recipe: str, most: int) -> list[dict[str, Any]]:
     """A row for the choices' likelihoods in the blank, and one for those relative to a blank without a text."""
     test = examples(recipe, kind=MultipleChoiceExample)
     test = test[:: max(1, len(test) // most)]
-    task = MultipleChoice(MultipleChoiceConfig(blank=BLANK), [])
+    config = load_config(CHECKOUT / "recipes" / "corpora" / f"{recipe}.yaml").task
+    assert isinstance(config, MultipleChoiceConfig) and config.blank is not None
+    task, blank = MultipleChoice(config, []), config.blank
     chosen: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS[:2]}
     started = time.process_time()
     for example in test:
-        before, _, behind = example.text.replace(SLOT, "").partition(BLANK)
+        before, _, behind = example.text.replace(SLOT, "").partition(blank)
         prompt = before[-AROUND_BLANK:] + "[MASK]" + SLOT
-        behind = behind.replace(BLANK, "")[:AROUND_BLANK]
+        behind = behind.replace(blank, "")[:AROUND_BLANK]
         log_C = cloze_log_probabilities(model, [behind], example.choices, prompt)[0]
         prior_C = cloze_log_probabilities(model, [""], example.choices, "[MASK]" + SLOT)[0]
         for way, found_C in zip(chosen, (log_C, log_C - prior_C), strict=True):
             chosen[way].append({"label": int(found_C.argmax())})
     seconds = time.process_time() - started
-    common = {"recipe": recipe, "prompt": BLANK, "words": [], "processor_seconds": round(seconds, 1)}
+    common = {"recipe": recipe, "prompt": blank, "words": [], "processor_seconds": round(seconds, 1)}
     majority = Counter(example.label for example in test).most_common(1)[0][1] / len(test)
     return [row_of(common, way, task.score(test, predicted), majority) for way, predicted in chosen.items()]
 

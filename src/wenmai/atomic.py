@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from wenmai.errors import UserError
 
@@ -19,10 +19,16 @@ def writing(path: Path) -> Iterator[IO[str]]:
     Raises:
         UserError: the folder can't be written, or the disk is full.
     """
+    with _replacing(path, "w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path, mode: str, **how: str) -> Iterator[IO[Any]]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
+        with beside.open(mode, **how) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,6 +44,12 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a file's content at once."""
     with writing(path) as file:
         file.write(text)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As :func:`write_text`."""
+    with _replacing(path, "wb") as file:
+        file.write(content)
 
 
 @contextmanager

@@ -14,12 +14,15 @@ from pydantic import ValidationError
 
 from fresh import unbiased
 from tiny import tiny_backbone_folder
-from toy import PEOPLE, PLACES, triple_records
+from toy import PEOPLE, PLACES, toy_config, triple_records
 from wenmai.backbones.load import load_folder
 from wenmai.backbones.tokenizer import Encoding, Tokenizer
+from wenmai.bundle import load_bundle
+from wenmai.config import changed
 from wenmai.data.draws import row_keys
 from wenmai.data.rows import IGNORE, Row, stack
 from wenmai.errors import UserError
+from wenmai.evaluation.evaluate import evaluate
 from wenmai.inference.engine import predictions
 from wenmai.tasks.model import Model
 from wenmai.tasks.relation_extraction import (
@@ -31,6 +34,8 @@ from wenmai.tasks.task import RowOutputs
 from wenmai.tasks.triple_decoding import CANDIDATES, surer
 from wenmai.tasks.windows import sentence_bounds, window_bounds
 from wenmai.text.sentences import split_sentences
+from wenmai.training.journal import read_log
+from wenmai.training.trainer import train
 
 PREDICATES = ["住在", "生于"]
 TYPES = ["object\t人名", "object\t地名", "subject\t人名", "subject\t地名"]
@@ -376,6 +381,15 @@ def test_a_threshold_chosen_on_dev_is_the_best_and_stays(folder: Path) -> None:
     assert list(predictions(model, again, tokenizer, texts)) == settled
     with pytest.raises(ValueError, match="threshold: null needs head: gplinker"):
         a_task(head="casrel", threshold=None)
+
+
+def test_training_chooses_the_threshold_and_the_bundle_has_it(folder: Path, tmp_path: Path) -> None:
+    """What was scored on dev in training is what the saved model reaches there."""
+    config = toy_config(tmp_path, "relations-gplinker", folder, max_steps=100, epochs=1000, eval_steps=100)
+    run = train(changed(config, {"task.threshold": None}))
+    scored = [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"][-1]["metrics"]
+    assert scored["f1"] > 0 and load_bundle(run / "bundle").task.config.threshold in CANDIDATES
+    assert evaluate(run, config.data.source("dev"), output=tmp_path / "dev")["f1"] == scored["f1"]
 
 
 def end_places(relation: dict[str, Any]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from wenmai.atomic import unwritable, write_text
+from wenmai.atomic import write_bytes, write_text
 from wenmai.errors import UserError
 from wenmai.evaluation import sections
 from wenmai.evaluation.canvas import to_png, to_svg
@@ -71,14 +71,8 @@ def save_figures(run: Path, folder: Path) -> list[Path]:
         figure = draw()
         drawn[Path(folder) / f"{name}.png"] = to_png(figure)
         drawn[Path(folder) / f"{name}.svg"] = to_svg(figure).encode("utf-8")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for path, content in drawn.items():
-            beside = path.with_name(f".{path.name}.new")
-            beside.write_bytes(content)
-            beside.replace(path)
-    except OSError as error:
-        raise unwritable(Path(folder), error) from error
+    for path, content in drawn.items():
+        write_bytes(path, content)
     return list(drawn)
 
 

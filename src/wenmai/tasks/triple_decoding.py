@@ -16,27 +16,7 @@ from wenmai.tasks.task import Prediction, RowOutputs
 from wenmai.tasks.triple_rows import TripleLabels
 from wenmai.text.spans import Span, to_character_span
 
-CANDIDATES = (
-    0.02,
-    0.03,
-    0.05,
-    0.07,
-    0.1,
-    0.15,
-    0.2,
-    0.25,
-    0.3,
-    0.35,
-    0.4,
-    0.45,
-    0.5,
-    0.55,
-    0.6,
-    0.65,
-    0.7,
-    0.8,
-    0.9,
-)
+CANDIDATES = tuple(percent / 100 for percent in (2, 3, 5, 7, *range(10, 70, 5), 70, 80, 90))
 """Thresholds that are tried on a dev set."""
 
 
