@@ -249,6 +249,8 @@ def test_reading_options_of_the_command_line() -> None:
     assert (source.path, source.columns, source.header) == ("a.tsv", {"text": 0, "label": 1}, False)
     with pytest.raises(ConfigError, match="command line: formt: unknown key; did you mean 'format'"):
         load_source("a.tsv", ["formt=tsv"])
+    # as the messages about a file name it
+    assert load_source("a.tsv", ["data.format=tsv"]).format == "tsv"
 
 
 def test_yaml_values_are_those_of_yaml_1_2() -> None:

@@ -146,14 +146,15 @@ def load_source(path: str, options: Sequence[str] = ()) -> Source:
 
     Args:
         path: file, folder or ``sample:NAME/SPLIT``.
-        options: reading options: ``format=conll``, ``columns={text: 0, label: 1}``.
+        options: reading options: ``format=conll``, ``columns={text: 0, label: 1}``; also with the name that messages
+            and configurations have for them, ``data.format=conll``.
 
     Raises:
         ConfigError: with everything that is wrong.
     """
     tree: dict[str, Any] = {"path": path}
     for option in options:
-        _override(tree, option)
+        _override(tree, option.removeprefix("data."))
     try:
         return Source.model_validate(tree)
     except ValidationError as error:
