@@ -1,10 +1,9 @@
-"""Trains in a child process again and again, and strikes it down at random moments until a run is through.
+"""Trains once in peace; then in a child process again and again, struck down at random moments until a run is through.
 
-A driver of its own, not part of pytest's process: the library is imported once and the encoder loaded once, which
-imports the rest of what training needs, and every attempt is a fork, so that an attempt costs no start of Python.
-Prints what happened as JSON::
+A driver of its own, not part of pytest's process: the run in peace imports all that training needs, and every attempt
+is a fork, so that an attempt costs no start of Python. Prints what happened as JSON::
 
-    python crashing.py CONFIG SEED
+    python crashing.py CONFIG_IN_PEACE CONFIG_UNDER_FIRE SEED
 """
 
 from __future__ import annotations
@@ -17,13 +16,10 @@ import resource
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
-from wenmai.backbones.load import load_backbone
 from wenmai.cli import main
-from wenmai.config import load_config
-from wenmai.training import launch, trainer, verification  # noqa: F401, what a child needs is imported before it is forked
 
 STRIKES = ("SIGKILL", "SIGTERM", "SIGINT", "disk")
 EXPECTED = {"SIGKILL": {-9}, "SIGTERM": {143}, "SIGINT": {130}, "disk": {2}}
@@ -105,5 +101,8 @@ def strike_until_done(config: str, seed: int) -> dict[str, object]:
 if __name__ == "__main__":
     # what a shell starts in the background is told to ignore Ctrl-C, and so would be all that is forked here
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    load_backbone(load_config(sys.argv[1]).backbone)
-    sys.stdout.write(json.dumps(strike_until_done(sys.argv[1], int(sys.argv[2]))))
+    in_peace, under_fire, seed = sys.argv[1:]
+    with redirect_stdout(sys.stderr):
+        if code := main(["train", in_peace, "--no-evaluate"]):
+            sys.exit(code)
+    sys.stdout.write(json.dumps(strike_until_done(under_fire, int(seed))))
